@@ -1,0 +1,16 @@
+/* WSGIBody: an application's response body, each step of which runs in its
+ * request's scope.  Attached.  */
+#ifndef SIDECAR_MIDDLEWARE_WSGI_BODY_H
+#define SIDECAR_MIDDLEWARE_WSGI_BODY_H
+
+#include "middleware/scope.h"
+
+/* A new iterable around `iterable` (held, not stolen).  Takes the scope over,
+ * which must be exited, and leaves *scope empty; ends it in close().
+ *
+ * Where the iterable has a length the body has it too, so that a server may
+ * see that it is of one block.  NULL with an error set, and then the scope
+ * is still the caller's. */
+PyObject *sc_wsgi_body_new(ScState *st, PyObject *iterable, ScScope *scope);
+
+#endif

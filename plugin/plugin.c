@@ -1,0 +1,28 @@
+/* The hook table.  A generic plugin: it answers no requests of its own. */
+#include "plugin.h"
+
+static void
+on_load(void)
+{
+    sc_abi_check();
+    /* Without it uWSGI before 2.0.25 or so never lets the GIL go between
+     * requests, and the bridge's loop starves. */
+    uwsgi.has_threads = 1;
+}
+
+static void
+hijack_worker(void)
+{
+    sc_requests_init();
+    sc_requests_wrap_apps();
+}
+
+__attribute__((visibility("default"))) struct uwsgi_plugin sidecar_plugin = {
+    .name = "sidecar",
+    .options = sc_option_table,
+    .on_load = on_load,
+    .preinit_apps = sc_lifecycle_preinit,
+    .post_fork = sc_lifecycle_post_fork,
+    .hijack_worker = hijack_worker,
+    .atexit = sc_lifecycle_atexit,
+};

@@ -1,0 +1,76 @@
+/* Plugin: the parts of sidecar_plugin.so and what they promise each other.
+ *
+ * uWSGI calls the hooks; "worker" below is a forked uWSGI worker process (or
+ * the only process, without a master).  The plugin holds no Python object:
+ * all state of Sidecar's is behind the capsule (sidecar.h).  */
+#ifndef SIDECAR_PLUGIN_H
+#define SIDECAR_PLUGIN_H
+
+#include <Python.h>
+#include <stdbool.h>
+#include <uwsgi.h>
+
+#include "sidecar.h"
+
+extern struct uwsgi_server uwsgi;
+
+/* uWSGI's own headers declare strings of constants as char *. */
+#define SC_TEXT(literal) ((char *)(uintptr_t)(literal))
+
+/* --- abi.c ------------------------------------------------------------- */
+
+/* End the process, with the reason logged, where this uWSGI or its Python is
+ * not the one the plugin was built for.  From on_load: before Python exists,
+ * in the process that reads the configuration. */
+void sc_abi_check(void);
+
+/* --- options.c --------------------------------------------------------- */
+
+typedef struct {
+    double shutdown_timeout; /* seconds */
+} ScOptions;
+
+extern ScOptions sc_options;
+extern struct uwsgi_option sc_option_table[];
+
+/* --- attach.c ---------------------------------------------------------- */
+
+typedef struct {
+    PyGILState_STATE state;
+} ScAttachment;
+
+/* Attach uWSGI's main thread to the main interpreter, whether it is attached
+ * already or not; each begin has its end.  Main thread only, in hooks that
+ * stand outside of requests: never in a request handler, which may belong to
+ * a sub-interpreter. */
+ScAttachment sc_attachment_begin(void);
+void sc_attachment_end(ScAttachment attachment);
+
+/* --- lifecycle.c ------------------------------------------------------- */
+
+/* Import sidecar in the process that will fork the workers; ends the process
+ * with a message where that fails.  Starts nothing. */
+void sc_lifecycle_preinit(void);
+
+/* Start the worker's bridge; ends the worker where that fails. */
+void sc_lifecycle_post_fork(void);
+
+/* Drain it, in the worker that started it and nowhere else.  Bounded by
+ * --sidecar-shutdown-timeout. */
+void sc_lifecycle_atexit(void);
+
+/* --- request.c --------------------------------------------------------- */
+
+/* Make the table of requests in progress, one place for each core.  In each
+ * worker, once, before it accepts. */
+void sc_requests_init(void);
+
+/* Put the handlers of this plugin around those of every WSGI application that
+ * is loaded, and not yet wrapped.  In each worker, attached or not. */
+void sc_requests_wrap_apps(void);
+
+/* Whether the calling thread is inside of a request: in a signal handler, or
+ * in an exit() that the application called. */
+bool sc_requests_inside(void);
+
+#endif

@@ -1,0 +1,102 @@
+"""``sidecar.Loop``: asyncio's selector loop, its hot paths in C; and the loop that belongs to a bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import selectors
+from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from sidecar import _core
+from sidecar.errors import LoopOwnedError
+
+__all__ = ["Loop"]
+
+
+class _NoSelector(selectors.BaseSelector):
+    """Stands where asyncio's loop keeps its selector; the loop's C part watches the descriptors itself."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise NotImplementedError("sidecar.Loop has no selector; use loop.add_reader() and loop.add_writer()")
+
+    register = unregister = modify = select = _refuse
+
+    def close(self) -> None:
+        pass
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return {}
+
+
+class Loop(_core.LoopCore, asyncio.SelectorEventLoop):
+    """An asyncio event loop on Linux' epoll, with nanosecond timers.
+
+    By itself (``asyncio.Runner(loop_factory=sidecar.Loop)``) it is an ordinary asyncio loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_NoSelector())
+
+    def close(self) -> None:
+        if self.is_closed():
+            return
+        super().close()
+        self._release()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        # A first step that ends in SystemExit or KeyboardInterrupt takes its task with it, which would
+        # report an exception that is on its way to the caller.
+        leaving = isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit))
+        if (leaving and self._starting) or (self._bridged and self.is_closed()):
+            return
+        super().call_exception_handler(context)
+
+
+class BridgeLoop(Loop):
+    """The loop of a bridge: its callers and its pump drive it, and only the bridge ends it."""
+
+    def __init__(self, executor: Any) -> None:
+        super().__init__()
+        self._bridged = True
+        self._default_executor = executor
+        self._root = contextvars.Context().run(self._plant_root)
+
+    def _plant_root(self) -> asyncio.Task[None]:
+        """Make the one task that outlives all calls, marked as a loop's main task is.
+
+        anyio ties its worker threads and limiters to that task; without it each call would get its own.
+        Made past ``create_task``, it does not count among the tasks that callers left behind.
+        """
+        task = asyncio.Task(_sleep_for_good(self.create_future()), loop=self, name="sidecar-root")
+        task.add_done_callback(_run_until_complete_cb)
+        return task
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise LoopOwnedError(
+            f"loop.{what}() on a bridge's loop: sidecar runs, stops and closes it; "
+            f"use sidecar.run_sync() to run something on it, and shutdown() to end it [{LoopOwnedError.code}]"
+        )
+
+    def run_forever(self) -> NoReturn:
+        self._refuse("run_forever")
+
+    def run_until_complete(self, future: object) -> NoReturn:
+        if asyncio.iscoroutine(future):
+            future.close()
+        self._refuse("run_until_complete")
+
+    def stop(self) -> NoReturn:
+        self._refuse("stop")
+
+    def close(self) -> NoReturn:
+        self._refuse("close")
+
+    def _finish(self) -> None:
+        """Close it, for good; nobody drives it any more."""
+        super().close()
+
+
+async def _sleep_for_good(future: asyncio.Future[None]) -> None:
+    await future

@@ -1,0 +1,147 @@
+"""The core's cold paths: what C asks Python for by name (``core/support.h``)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import reprlib
+import sys
+import threading
+import traceback
+import types
+from asyncio import format_helpers
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sidecar._bridge import Sidecar
+
+logger = logging.getLogger("sidecar")
+
+
+def name_of(coro: object) -> str:
+    """How a message names a coroutine: its qualified name and, if there is one, its file and line."""
+    if getattr(coro, "cr_code", None) is _await.__code__:
+        frame = getattr(coro, "cr_frame", None)
+        return reprlib.repr(frame.f_locals["awaitable"]) if frame else "an awaitable"
+    name = getattr(coro, "__qualname__", None) or type(coro).__qualname__
+    code = getattr(coro, "cr_code", None)
+    return f"{name}() at {code.co_filename}:{code.co_firstlineno}" if code else name
+
+
+# -- run_sync's argument ------------------------------------------------------
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def coroutine_of(awaitable: object) -> Coroutine[Any, Any, Any]:
+    """A coroutine that awaits ``awaitable``; ``TypeError`` where that is none."""
+    if isinstance(awaitable, Coroutine):
+        return awaitable
+    if isinstance(awaitable, Awaitable) or inspect.isawaitable(awaitable):
+        return _await(awaitable)
+    if asyncio.iscoroutinefunction(awaitable) if sys.version_info < (3, 14) else inspect.iscoroutinefunction(awaitable):
+        hint = f"call it first: run_sync({getattr(awaitable, '__name__', 'function')}(...))"
+    elif isinstance(awaitable, types.AsyncGeneratorType) or hasattr(awaitable, "__aiter__"):
+        hint = "an async iterable is no awaitable: iterate it inside a coroutine"
+    else:
+        hint = "pass a coroutine, a future or an object with __await__"
+    raise TypeError(f"run_sync() takes an awaitable, not {awaitable!r} ({hint})")
+
+
+# -- texts --------------------------------------------------------------------
+
+
+def deadlock_text(loop: asyncio.AbstractEventLoop, coro: object) -> str:
+    task = asyncio.current_task(loop)
+    inside = name_of(task.get_coro()) if task else "a callback of the loop"
+    return (
+        f"run_sync({name_of(coro)}) was called inside {inside}, on the thread that is just driving the "
+        "loop it needs: it would wait for itself. Await it there instead"
+    )
+
+
+def timeout_text(coro: object) -> str:
+    return f"{name_of(coro)} did not finish within its timeout and was cancelled"
+
+
+def orphan_text(coro: object, seconds: float) -> str:
+    return (
+        f"{name_of(coro)} did not finish within its timeout, nor its cleanup within {seconds:g} s after that: "
+        "it was left behind as an orphan"
+    )
+
+
+# -- notes for the operator ---------------------------------------------------
+
+
+def note_orphan(coro: object) -> None:
+    logger.warning("orphan: %s goes on though nobody waits for it any more", name_of(coro))
+
+
+def note_orphan_end(coro: object, error: BaseException | None) -> None:
+    if error is None or isinstance(error, asyncio.CancelledError):
+        logger.info("orphan: %s has ended", name_of(coro))
+    else:
+        logger.error("orphan: %s has failed", name_of(coro), exc_info=error)
+
+
+# -- the loop -----------------------------------------------------------------
+
+
+def source_traceback() -> traceback.StackSummary:
+    frame = sys._getframe().f_back
+    return format_helpers.extract_stack(frame) if frame else traceback.StackSummary()
+
+
+def report_failure(loop: asyncio.BaseEventLoop, handle: Any, error: BaseException) -> None:
+    """What ``asyncio.Handle._run`` does when its callback fails."""
+    callback = format_helpers._format_callback_source(handle._callback, handle._args or ())
+    context = {"message": f"Exception in callback {callback}", "exception": error, "handle": handle}
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    loop.call_exception_handler(context)
+
+
+def check_callback(loop: Any, method: str, callback: object, threadsafe: int) -> None:
+    """asyncio's checks of debug mode."""
+    if not threadsafe:
+        loop._check_thread()
+    loop._check_callback(callback, method)
+
+
+def note_duration(loop: asyncio.BaseEventLoop, handle: object, seconds: float) -> None:
+    if seconds >= loop.slow_callback_duration:
+        logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+
+
+def _format_handle(handle: Any) -> str:
+    callback = handle._callback
+    owner = getattr(callback, "__self__", None)
+    return repr(owner) if isinstance(owner, asyncio.Task) else str(handle)
+
+
+# -- threads ------------------------------------------------------------------
+
+
+def main_thread_ident() -> int:
+    return threading.main_thread().ident or 0
+
+
+def forget_thread() -> None:
+    """A thread of ours ends: drop the stand-in that ``threading.current_thread()`` made for it."""
+    ident = threading.get_ident()
+    if isinstance(threading._active.get(ident), threading._DummyThread):  # type: ignore[attr-defined]
+        del threading._active[ident]  # type: ignore[attr-defined]
+
+
+# -- bridges ------------------------------------------------------------------
+
+
+def new_default_bridge() -> Sidecar:
+    from sidecar._bridge import Sidecar
+
+    return Sidecar()

@@ -1,0 +1,474 @@
+#include "core/bridge.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+#include "core/call.h"
+#include "core/clock.h"
+#include "core/errors.h"
+#include "core/loop_pump.h"
+#include "core/module.h"
+#include "core/support.h"
+
+enum { BRIDGE_OPEN, BRIDGE_CLOSING, BRIDGE_CLOSED };
+
+typedef struct {
+    PyObject_HEAD
+    ScState *st;
+    ScLoop *loop; /* NULL: not started */
+    PyObject *name;
+    double timeout; /* s, for calls that name none; < 0: none */
+    double cleanup_timeout;
+    unsigned generation;
+    int state;
+} ScBridge;
+
+/* -- the loop ----------------------------------------------------------- */
+
+/* In a child: the parent's loop is dead here, and the bridge as new. */
+static void
+forget_parent(ScBridge *self)
+{
+    ScLoop *loop = self->loop;
+    self->loop = NULL;
+    self->generation = sc_fork_generation();
+    if (self->state == BRIDGE_CLOSING) {
+        self->state = BRIDGE_CLOSED;
+    }
+    if (loop != NULL) {
+        sc_poller_fini(&loop->drive->poller);
+        if (loop->pump != NULL) {
+            sc_pump_close_inherited(loop->pump);
+        }
+        /* Kept for good: the parent's tasks, half done, hang on it, and must
+         * not be closed here; the frames of lost threads may hold it. */
+    }
+}
+
+static void
+check_generation(ScBridge *self)
+{
+    if (self->generation != sc_fork_generation()) {
+        forget_parent(self);
+    }
+}
+
+static ScLoop *
+make_loop(ScBridge *self)
+{
+    PyObject *made = PyObject_CallMethod((PyObject *)self, "_make_loop", NULL);
+    if (made == NULL) {
+        return NULL;
+    }
+    const char *name = PyUnicode_AsUTF8(self->name);
+    ScLoop *loop = (ScLoop *)made;
+    char thread_name[16];
+    if (name != NULL) {
+        PyOS_snprintf(thread_name, sizeof(thread_name), "%.10s-pump", name);
+    }
+    if (name == NULL || sc_loop_start_pump(loop, thread_name) < 0) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    if (self->loop != NULL || self->state == BRIDGE_CLOSED) {
+        /* Another thread was first. */
+        sc_loop_stop_pump(loop, SC_NEVER);
+        PyObject *none =
+            PyObject_CallMethodNoArgs(made, self->st->str_close);
+        Py_XDECREF(none);
+        Py_DECREF(made);
+        return none ? (ScLoop *)Py_XNewRef((PyObject *)self->loop) : NULL;
+    }
+    self->loop = loop;
+    return (ScLoop *)Py_NewRef(made);
+}
+
+/* New reference to the running loop, made where there is none yet. */
+static ScLoop *
+bridge_loop(ScBridge *self, int most_state)
+{
+    check_generation(self);
+    if (self->state > most_state) {
+        sc_error_raise(self->st, SC_E_CLOSED,
+                       "the bridge %R was shut down; make another one",
+                       self->name);
+        return NULL;
+    }
+    if (self->loop != NULL) {
+        return (ScLoop *)Py_NewRef((PyObject *)self->loop);
+    }
+    ScLoop *loop = make_loop(self);
+    if (loop == NULL && !PyErr_Occurred()) {
+        return bridge_loop(self, most_state);
+    }
+    return loop;
+}
+
+/* -- run_sync ----------------------------------------------------------- */
+
+typedef struct {
+    PyObject *awaitable;
+    PyObject *timeout;
+    PyObject *context;
+} RunArgs;
+
+static int
+parse_run_args(ScState *st, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames, RunArgs *parsed)
+{
+    *parsed = (RunArgs){.awaitable = nargs > 0 ? args[0] : NULL};
+    if (nargs != 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "run_sync() takes one awaitable, not %zd positional "
+                     "arguments; pass a coroutine function's arguments to "
+                     "it: run_sync(fetch(1, 2))",
+                     nargs);
+        return -1;
+    }
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t i = 0; i < nkw; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        PyObject *value = args[nargs + i];
+        if (PyUnicode_Compare(name, st->str_timeout) == 0) {
+            parsed->timeout = value == Py_None ? NULL : value;
+        }
+        else if (PyUnicode_Compare(name, st->str_context) == 0) {
+            parsed->context = value == Py_None ? NULL : value;
+        }
+        else {
+            PyErr_Format(PyExc_TypeError,
+                         "run_sync() has no argument '%U' (it takes timeout "
+                         "and context)",
+                         name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+check_run_args(ScBridge *self, const RunArgs *parsed, ScCallArgs *args)
+{
+    double timeout = self->timeout;
+    if (parsed->timeout != NULL) {
+        timeout = PyFloat_AsDouble(parsed->timeout);
+        if (timeout == -1.0 && PyErr_Occurred()) {
+            return -1;
+        }
+        if (!(timeout >= 0.0)) {
+            PyErr_Format(PyExc_ValueError,
+                         "timeout must be a number of seconds from 0 on, or "
+                         "None for no limit, not %R",
+                         parsed->timeout);
+            return -1;
+        }
+    }
+    if (parsed->context != NULL && !PyContext_CheckExact(parsed->context)) {
+        PyErr_Format(PyExc_TypeError,
+                     "context must be a contextvars.Context, not %R",
+                     parsed->context);
+        return -1;
+    }
+    args->context = parsed->context;
+    args->timeout = timeout < 0.0 ? SC_NEVER : sc_clock_from_seconds(timeout);
+    if (args->timeout > SC_NEVER / 2) {
+        args->timeout = SC_NEVER;
+    }
+    args->cleanup = sc_clock_from_seconds(self->cleanup_timeout);
+    return 0;
+}
+
+static PyObject *
+run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
+       PyObject *kwnames, int most_state)
+{
+    RunArgs parsed;
+    ScCallArgs call = {.coro = NULL};
+    ScLoop *loop = NULL;
+    if (parse_run_args(self->st, args, nargs, kwnames, &parsed) == 0 &&
+        check_run_args(self, &parsed, &call) == 0) {
+        loop = bridge_loop(self, most_state);
+    }
+    if (loop == NULL) {
+        /* A call that fails leaves no coroutine "never awaited". */
+        if (nargs > 0 && PyCoro_CheckExact(args[0])) {
+            sc_call_close_coroutine(args[0]);
+        }
+        return NULL;
+    }
+    PyObject *result = NULL;
+    call.coro = sc_call_coroutine(parsed.awaitable);
+    if (call.coro != NULL) {
+        result = sc_call_run(loop, &call);
+    }
+    Py_DECREF((PyObject *)loop);
+    return result;
+}
+
+static PyObject *
+bridge_run_sync(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    return run_on(self, args, nargs, kwnames, BRIDGE_OPEN);
+}
+
+static PyObject *
+bridge_run_closing(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
+{
+    return run_on(self, args, nargs, kwnames, BRIDGE_CLOSING);
+}
+
+/* -- this interpreter's own bridge --------------------------------------- */
+
+static PyObject *
+default_bridge(ScState *st)
+{
+    PyObject *bridge;
+    Py_BEGIN_CRITICAL_SECTION(st->module);
+    bridge = Py_XNewRef(st->default_bridge);
+    Py_END_CRITICAL_SECTION();
+    if (bridge != NULL) {
+        return bridge;
+    }
+    if (st->exiting) {
+        return sc_error_raise(st, SC_E_CLOSED,
+                              "the interpreter is exiting; no call can be "
+                              "made any more");
+    }
+    PyObject *made = sc_support_call("new_default_bridge", NULL);
+    if (made == NULL) {
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(st->module);
+    if (st->default_bridge == NULL) {
+        st->default_bridge = Py_NewRef(made);
+    }
+    bridge = Py_NewRef(st->default_bridge);
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(made);
+    return bridge;
+}
+
+PyObject *
+sc_run_sync(ScState *st, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames)
+{
+    PyObject *bridge = default_bridge(st);
+    if (bridge == NULL) {
+        if (nargs > 0 && PyCoro_CheckExact(args[0])) {
+            sc_call_close_coroutine(args[0]);
+        }
+        return NULL;
+    }
+    PyObject *result =
+        run_on((ScBridge *)bridge, args, nargs, kwnames, BRIDGE_OPEN);
+    Py_DECREF(bridge);
+    return result;
+}
+
+static PyObject *
+module_run_sync(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    return sc_run_sync(sc_state_of_module(module), args, nargs, kwnames);
+}
+
+static PyObject *
+module_get_bridge(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return default_bridge(sc_state_of_module(module));
+}
+
+static PyObject *
+module_take_default_bridge(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    ScState *st = sc_state_of_module(module);
+    PyObject *bridge;
+    Py_BEGIN_CRITICAL_SECTION(module);
+    bridge = st->default_bridge;
+    st->default_bridge = NULL;
+    Py_END_CRITICAL_SECTION();
+    return bridge ? bridge : Py_NewRef(Py_None);
+}
+
+static PyObject *
+module_has_bridge(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    ScState *st = sc_state_of_module(module);
+    return PyBool_FromLong(st->default_bridge != NULL);
+}
+
+static PyObject *
+module_set_exiting(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    sc_state_of_module(module)->exiting = true;
+    Py_RETURN_NONE;
+}
+
+/* -- life --------------------------------------------------------------- */
+
+static PyObject *
+bridge_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+           PyObject *Py_UNUSED(kwargs))
+{
+    ScState *st = sc_state_of_type(type);
+    ScBridge *self = st ? (ScBridge *)type->tp_alloc(type, 0) : NULL;
+    if (self != NULL) {
+        self->st = st;
+        self->generation = sc_fork_generation();
+        self->timeout = -1.0;
+        self->name = PyUnicode_FromString("Sidecar");
+    }
+    return (PyObject *)self;
+}
+
+static int
+bridge_traverse(ScBridge *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    return 0;
+}
+
+static int
+bridge_clear(ScBridge *self)
+{
+    if (self->generation == sc_fork_generation()) {
+        Py_CLEAR(self->loop);
+    }
+    return 0;
+}
+
+static void
+bridge_dealloc(ScBridge *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    bridge_clear(self);
+    Py_CLEAR(self->name);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+bridge_get_loop(ScBridge *self, PyObject *Py_UNUSED(ignored))
+{
+    return (PyObject *)bridge_loop(self, BRIDGE_OPEN);
+}
+
+static PyObject *
+bridge_is_running(ScBridge *self, PyObject *Py_UNUSED(ignored))
+{
+    check_generation(self);
+    return PyBool_FromLong(self->loop != NULL && self->state == BRIDGE_OPEN);
+}
+
+/* True for the one caller that is to close it, once. */
+static PyObject *
+bridge_close_begin(ScBridge *self, PyObject *Py_UNUSED(ignored))
+{
+    check_generation(self);
+    bool first = self->state == BRIDGE_OPEN;
+    if (first) {
+        self->state = self->loop ? BRIDGE_CLOSING : BRIDGE_CLOSED;
+    }
+    return PyBool_FromLong(first && self->loop != NULL);
+}
+
+/* Stop the pump and say whether the loop may be closed: (loop, bool). */
+static PyObject *
+bridge_close_end(ScBridge *self, PyObject *seconds)
+{
+    double limit = PyFloat_AsDouble(seconds);
+    if (limit == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    check_generation(self);
+    ScLoop *loop = self->loop;
+    self->loop = NULL;
+    self->state = BRIDGE_CLOSED;
+    if (loop == NULL) {
+        return Py_BuildValue("(Oi)", Py_None, 0);
+    }
+    bool over =
+        sc_loop_stop_pump(loop, sc_clock_now() + sc_clock_from_seconds(limit));
+    return Py_BuildValue("(NN)", (PyObject *)loop,
+                         PyBool_FromLong(over &&
+                                         sc_drive_reclaim(loop->drive)));
+}
+
+static PyMethodDef bridge_methods[] = {
+    {"run_sync", SC_METHOD(bridge_run_sync), METH_FASTCALL | METH_KEYWORDS,
+     "run_sync($self, awaitable, /, *, timeout=None, context=None)\n--\n\n"
+     "Run an awaitable on this bridge's loop and return its result."},
+    {"_run_closing", SC_METHOD(bridge_run_closing),
+     METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"get_loop", SC_METHOD(bridge_get_loop), METH_NOARGS,
+     "The bridge's event loop; starts the bridge where it is not."},
+    {"is_running", SC_METHOD(bridge_is_running), METH_NOARGS,
+     "True from the start of the bridge to its shutdown."},
+    {"_close_begin", SC_METHOD(bridge_close_begin), METH_NOARGS, NULL},
+    {"_close_end", SC_METHOD(bridge_close_end), METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef bridge_members[] = {
+    {"_name", T_OBJECT, offsetof(ScBridge, name), 0, NULL},
+    {"_timeout", T_DOUBLE, offsetof(ScBridge, timeout), 0, NULL},
+    {"_cleanup_timeout", T_DOUBLE, offsetof(ScBridge, cleanup_timeout), 0,
+     NULL},
+    {"_state", T_INT, offsetof(ScBridge, state), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot bridge_slots[] = {
+    {Py_tp_doc, (void *)"The C part of sidecar.Sidecar."},
+    {Py_tp_new, SC_SLOT(bridge_new)},
+    {Py_tp_traverse, SC_SLOT(bridge_traverse)},
+    {Py_tp_clear, SC_SLOT(bridge_clear)},
+    {Py_tp_dealloc, SC_SLOT(bridge_dealloc)},
+    {Py_tp_methods, bridge_methods},
+    {Py_tp_members, bridge_members},
+    {0, NULL},
+};
+
+static PyType_Spec bridge_spec = {
+    .name = "sidecar._core.Bridge",
+    .basicsize = sizeof(ScBridge),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = bridge_slots,
+};
+
+static PyMethodDef module_functions[] = {
+    {"run_sync", SC_METHOD(module_run_sync), METH_FASTCALL | METH_KEYWORDS,
+     "run_sync($module, awaitable, /, *, timeout=None, context=None)\n--\n\n"
+     "Run an awaitable from sync code, on this process's own bridge, and "
+     "return its result.\n\n"
+     "timeout: seconds; None means no limit.  It cancels the awaitable, waits "
+     "for its cleanup and raises CallTimeoutError, a TimeoutError.\n"
+     "context: the contextvars.Context to run in; by default a copy of the "
+     "caller's.\n"
+     "Raises what the awaitable raises; DeadlockError on the thread that is "
+     "just running the bridge's loop; TypeError where it is no awaitable."},
+    {"get_bridge", SC_METHOD(module_get_bridge), METH_NOARGS,
+     "get_bridge($module, /)\n--\n\n"
+     "This process's own bridge, a Sidecar; it starts with its first call."},
+    {"_take_default_bridge", SC_METHOD(module_take_default_bridge),
+     METH_NOARGS, NULL},
+    {"_has_default_bridge", SC_METHOD(module_has_bridge), METH_NOARGS, NULL},
+    {"_set_exiting", SC_METHOD(module_set_exiting), METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+sc_bridge_init(PyObject *module)
+{
+    ScState *st = sc_state_of_module(module);
+    if (sc_type_add(module, &st->bridge_type, &bridge_spec, NULL, "Bridge") <
+        0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, module_functions);
+}

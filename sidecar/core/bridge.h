@@ -1,0 +1,20 @@
+/* Bridge: a loop, its pump, and how they come and go.
+ *
+ * The C type holds what every call passes through; making the loop, draining
+ * it and the public class are Python (sidecar/_bridge.py).  A bridge has no
+ * lock: a loop is made first and published after, and whoever comes second
+ * throws his away; so a fork at any moment leaves nothing locked.  The child
+ * of a fork finds a bridge that is not started, whatever the parent's was.
+ * Everything here is called attached.  */
+#ifndef SIDECAR_CORE_BRIDGE_H
+#define SIDECAR_CORE_BRIDGE_H
+
+#include "core/loop.h"
+#include "core/state.h"
+
+/* run_sync(awaitable, *, timeout=None, context=None) on this interpreter's
+ * own bridge, in vectorcall's form (nargs without the offset bit). */
+PyObject *sc_run_sync(ScState *st, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames);
+
+#endif

@@ -1,0 +1,79 @@
+/* Call: one awaitable on its way through a loop, and the thread that waits
+ * for it.
+ *
+ * The caller makes it and, where the loop is free, starts and drives it;
+ * else it sends it to the owner and waits, ready to be promoted.  The call is
+ * its task's done-callback: the loop's call_soon recognises it and lists it
+ * as finished instead of queueing it, so the end of a call costs no round.
+ * The owner then takes the task's result out (sc_calls_collect), not sooner:
+ * inside the callback the task has not yet noted whether its exception was
+ * retrieved.
+ *
+ * Who may touch it: the owner, from start to done; the waiter before that and
+ * after; `abandoned` and `cancel_posted` both, atomically.  Every op in the
+ * inbox, the finished list and the task own a reference.  Its memory is
+ * tracked by the garbage collector only once nobody waits for it.  All of it
+ * happens attached.  */
+#ifndef SIDECAR_CORE_CALL_H
+#define SIDECAR_CORE_CALL_H
+
+#include "core/drive.h"
+#include "core/loop.h"
+#include "core/state.h"
+#include "core/timers.h"
+
+typedef struct ScCall {
+    PyObject_HEAD
+    ScState *st;
+    ScLoop *loop; /* strong */
+    ScWaiter waiter;
+    ScOp start_op;
+    ScOp cancel_op;
+    ScTimer timer; /* first the time-out, then the end of the cleanup */
+    struct ScCall *next_finished;
+    PyObject *coro;
+    PyObject *context;
+    PyObject *task; /* NULL before it starts and once its result is out */
+    PyObject *result;
+    PyObject *error;
+    int64_t deadline; /* SC_NEVER: none */
+    int64_t cleanup;  /* ns from the deadline until it is given up */
+    atomic_bool abandoned; /* nobody waits for it any more */
+    atomic_bool cancel_posted;
+    bool cancel_asked;
+    bool ended;     /* the task is over */
+    bool done;      /* result or error is here, or it is orphaned */
+    bool timed_out; /* the deadline has cancelled it */
+    bool orphaned;  /* it counts as a task now, not as a call */
+} ScCall;
+
+typedef struct {
+    PyObject *coro;    /* stolen, closed where the call cannot be made */
+    PyObject *context; /* borrowed; NULL: a copy of the caller's */
+    int64_t timeout;   /* ns, SC_NEVER: none */
+    int64_t cleanup;   /* ns */
+} ScCallArgs;
+
+/* Run a coroutine on the loop and wait for it: its result, or NULL with what
+ * it raised, DeadlockError, CallTimeoutError, ForkedError, or what a signal
+ * handler raised meanwhile. */
+PyObject *sc_call_run(ScLoop *loop, const ScCallArgs *args);
+
+/* A coroutine that awaits `awaitable` (itself where it is one), or NULL with
+ * TypeError set. */
+PyObject *sc_call_coroutine(PyObject *awaitable);
+
+/* Close a coroutine that will not be run; keeps the error that is set. */
+void sc_call_close_coroutine(PyObject *coro);
+
+/* What the loop's rounds tell it; on the owner. */
+void sc_call_take_start(ScLoop *loop, ScOp *op);
+void sc_call_take_cancel(ScLoop *loop, ScOp *op);
+void sc_call_timer_due(ScLoop *loop, ScTimer *timer);
+void sc_call_task_ended(ScLoop *loop, PyObject *call, PyObject *task);
+void sc_calls_collect(ScLoop *loop);
+
+/* An op that will never be taken: the loop is being released. */
+void sc_call_drop_op(ScLoop *loop, ScOp *op);
+
+#endif

@@ -1,0 +1,257 @@
+#include "core/drive.h"
+
+#include <errno.h>
+
+#include "core/clock.h"
+#include "core/pump.h"
+
+int
+sc_drive_init(ScDrive *drive)
+{
+    *drive = (ScDrive){0};
+    int rc = pthread_mutex_init(&drive->lock, NULL);
+    if (rc != 0) {
+        errno = rc;
+        return -1;
+    }
+    if (sc_poller_init(&drive->poller) < 0) {
+        pthread_mutex_destroy(&drive->lock);
+        return -1;
+    }
+    return 0;
+}
+
+void
+sc_drive_fini(ScDrive *drive)
+{
+    sc_poller_fini(&drive->poller);
+    pthread_mutex_destroy(&drive->lock);
+}
+
+void
+sc_waiter_init(ScWaiter *waiter, bool restricted, int event_fd)
+{
+    waiter->prev = waiter->next = NULL;
+    atomic_init(&waiter->park.word, SC_WAITING);
+    waiter->park.event_fd = event_fd;
+    waiter->thread = sc_thread_self();
+    waiter->restricted = restricted;
+    waiter->queued = false;
+}
+
+static void
+append(ScDrive *drive, ScWaiter *waiter)
+{
+    waiter->next = NULL;
+    waiter->prev = drive->newest;
+    if (drive->newest != NULL) {
+        drive->newest->next = waiter;
+    }
+    else {
+        drive->oldest = waiter;
+    }
+    drive->newest = waiter;
+    waiter->queued = true;
+    if (!waiter->restricted) {
+        atomic_fetch_add_explicit(&drive->eligible, 1, memory_order_relaxed);
+    }
+}
+
+static void
+unlink_waiter(ScDrive *drive, ScWaiter *waiter)
+{
+    if (waiter->prev != NULL) {
+        waiter->prev->next = waiter->next;
+    }
+    else {
+        drive->oldest = waiter->next;
+    }
+    if (waiter->next != NULL) {
+        waiter->next->prev = waiter->prev;
+    }
+    else {
+        drive->newest = waiter->prev;
+    }
+    waiter->queued = false;
+    if (!waiter->restricted) {
+        atomic_fetch_sub_explicit(&drive->eligible, 1, memory_order_relaxed);
+    }
+}
+
+static void
+set_owner(ScDrive *drive, uintptr_t thread, bool restricted)
+{
+    drive->owner_restricted = restricted;
+    atomic_store_explicit(&drive->owner, thread, memory_order_relaxed);
+}
+
+bool
+sc_drive_enter(ScDrive *drive, ScWaiter *waiter)
+{
+    pthread_mutex_lock(&drive->lock);
+    bool is_free =
+        atomic_load_explicit(&drive->owner, memory_order_relaxed) == 0;
+    bool alone =
+        atomic_load_explicit(&drive->calls, memory_order_relaxed) == 0 &&
+        atomic_load_explicit(&drive->tasks, memory_order_relaxed) == 0;
+    atomic_fetch_add_explicit(&drive->calls, 1, memory_order_relaxed);
+    bool mine = is_free && (alone || !waiter->restricted);
+    if (mine) {
+        set_owner(drive, waiter->thread, waiter->restricted);
+        /* From here on this thread looks at the inbox itself. */
+        atomic_store(&drive->poller.asleep, false);
+    }
+    else {
+        append(drive, waiter);
+    }
+    pthread_mutex_unlock(&drive->lock);
+    return mine;
+}
+
+int
+sc_drive_wait(ScWaiter *waiter, int64_t until, int signal_fd)
+{
+    return sc_park_wait(&waiter->park, SC_WAITING, until, signal_fd);
+}
+
+void
+sc_drive_post(ScDrive *drive, ScOp *op)
+{
+    sc_inbox_push(&drive->inbox, op);
+    sc_poller_wake(&drive->poller);
+}
+
+static ScWaiter *
+oldest_eligible(ScDrive *drive)
+{
+    ScWaiter *waiter = drive->oldest;
+    while (waiter != NULL && waiter->restricted) {
+        waiter = waiter->next;
+    }
+    return waiter;
+}
+
+/* Under the lock, which it gives back. */
+static void
+leave_locked(ScDrive *drive, bool due, int64_t next_timer)
+{
+    ScWaiter *heir = oldest_eligible(drive);
+    if (heir != NULL) {
+        unlink_waiter(drive, heir);
+        set_owner(drive, heir->thread, false);
+        pthread_mutex_unlock(&drive->lock);
+        sc_park_set(&heir->park, SC_PROMOTED);
+        return;
+    }
+    struct ScPump *pump = drive->pump;
+    if (pump == NULL) {
+        set_owner(drive, 0, false);
+        pthread_mutex_unlock(&drive->lock);
+        return;
+    }
+    if (!due) {
+        /* Announce, then look again: a producer that saw us awake has pushed
+         * before this look, one that pushes after it sees us asleep. */
+        atomic_store(&drive->poller.asleep, true);
+        if (!sc_inbox_is_empty(&drive->inbox)) {
+            atomic_store(&drive->poller.asleep, false);
+            due = true;
+        }
+    }
+    if (due) {
+        set_owner(drive, pump->thread_id, false);
+        sc_pump_kick(pump);
+    }
+    else {
+        sc_pump_watch(pump, next_timer);
+        set_owner(drive, 0, false);
+    }
+    pthread_mutex_unlock(&drive->lock);
+}
+
+void
+sc_drive_leave(ScDrive *drive, bool due, int64_t next_timer)
+{
+    pthread_mutex_lock(&drive->lock);
+    leave_locked(drive, due, next_timer);
+}
+
+void
+sc_drive_requeue(ScDrive *drive, ScWaiter *waiter, int64_t next_timer)
+{
+    pthread_mutex_lock(&drive->lock);
+    atomic_store_explicit(&waiter->park.word, SC_WAITING,
+                          memory_order_relaxed);
+    append(drive, waiter);
+    leave_locked(drive, true, next_timer);
+}
+
+void
+sc_drive_complete(ScDrive *drive, ScWaiter *waiter)
+{
+    pthread_mutex_lock(&drive->lock);
+    atomic_fetch_sub_explicit(&drive->calls, 1, memory_order_relaxed);
+    bool queued = waiter->queued;
+    if (queued) {
+        unlink_waiter(drive, waiter);
+    }
+    pthread_mutex_unlock(&drive->lock);
+    if (queued) {
+        sc_park_set(&waiter->park, SC_DONE);
+    }
+}
+
+bool
+sc_drive_withdraw(ScDrive *drive, ScWaiter *waiter)
+{
+    pthread_mutex_lock(&drive->lock);
+    bool promoted = false;
+    if (waiter->queued) {
+        unlink_waiter(drive, waiter);
+    }
+    else {
+        promoted = atomic_load_explicit(&drive->owner, memory_order_relaxed) ==
+                   waiter->thread;
+    }
+    pthread_mutex_unlock(&drive->lock);
+    return promoted;
+}
+
+void
+sc_drive_unwatch(ScDrive *drive)
+{
+    if (drive->pump != NULL) {
+        pthread_mutex_lock(&drive->lock);
+        sc_pump_unwatch(drive->pump);
+        pthread_mutex_unlock(&drive->lock);
+    }
+}
+
+bool
+sc_drive_reclaim(ScDrive *drive)
+{
+    pthread_mutex_lock(&drive->lock);
+    bool idle = atomic_load_explicit(&drive->calls, memory_order_relaxed) == 0;
+    if (idle) {
+        /* The owner is nobody, or the pump that has just ended. */
+        set_owner(drive, 0, false);
+    }
+    pthread_mutex_unlock(&drive->lock);
+    return idle;
+}
+
+void
+sc_drive_claim(ScDrive *drive)
+{
+    pthread_mutex_lock(&drive->lock);
+    set_owner(drive, sc_thread_self(), false);
+    pthread_mutex_unlock(&drive->lock);
+}
+
+void
+sc_drive_disclaim(ScDrive *drive)
+{
+    pthread_mutex_lock(&drive->lock);
+    set_owner(drive, 0, false);
+    pthread_mutex_unlock(&drive->lock);
+}

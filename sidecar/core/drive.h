@@ -1,0 +1,134 @@
+/* Drive: who runs the loop now.
+ *
+ * A loop is free, or owned by one thread: a caller that waits for its own
+ * call, the pump, or, for a plain loop, the thread in run_forever.  Only the
+ * owner touches the loop's ring, its timers, and the tasks it steps.
+ *
+ * Invariants, all under `lock`:
+ *  1. At most one owner; ownership changes only here.
+ *  2. An owner that leaves hands over to the oldest waiter that may drive;
+ *     where there is none and something is due, to the pump; else the loop is
+ *     free, `asleep` is announced, the inbox was empty after that, and the
+ *     pump's watch is armed.  So whatever comes due finds someone to run it.
+ *  3. A queued waiter leaves the queue once: promoted (it now owns the loop)
+ *     or done (its call is over), never both.
+ *  4. A restricted owner drives its own call only: as soon as `calls` shows
+ *     another one it hands over and waits.  It gets the loop only while no
+ *     other call and no task left by one is alive.
+ *
+ * The lock is held for a few instructions and at most two epoll_ctl calls;
+ * nobody attaches, waits or runs Python under it, so holding the GIL while
+ * taking it is fine.  No Python.h.  */
+#ifndef SIDECAR_CORE_DRIVE_H
+#define SIDECAR_CORE_DRIVE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/inbox.h"
+#include "core/park.h"
+#include "core/poller.h"
+
+enum { SC_WAITING, SC_PROMOTED, SC_DONE };
+
+/* A caller, for the time of its call.  Embedded; the memory must outlive the
+ * sc_drive_complete that ends it. */
+typedef struct ScWaiter {
+    struct ScWaiter *prev, *next;
+    ScPark park; /* SC_WAITING, SC_PROMOTED or SC_DONE */
+    uintptr_t thread;
+    bool restricted; /* drives its own call only (main thread, deep stack) */
+    bool queued;
+} ScWaiter;
+
+struct ScPump;
+
+typedef struct ScDrive {
+    pthread_mutex_t lock;
+    _Atomic(uintptr_t) owner; /* 0: free; written under the lock */
+    bool owner_restricted;    /* written by who becomes the owner */
+    ScWaiter *oldest, *newest;
+    atomic_size_t eligible; /* queued waiters that are not restricted */
+    atomic_size_t calls;    /* entered and not completed */
+    atomic_size_t tasks;    /* alive beside the calls' own */
+    ScInbox inbox;
+    ScPoller poller;
+    struct ScPump *pump; /* NULL: a plain loop, which nobody watches */
+} ScDrive;
+
+/* This thread, as `owner` names it. */
+static inline uintptr_t
+sc_thread_self(void)
+{
+    return (uintptr_t)pthread_self();
+}
+
+static inline bool
+sc_drive_is_owner(ScDrive *drive)
+{
+    /* Relaxed: only this thread can make it equal, or stop it being so. */
+    return atomic_load_explicit(&drive->owner, memory_order_relaxed) ==
+           sc_thread_self();
+}
+
+/* 0, or -1 with errno set. */
+int sc_drive_init(ScDrive *drive);
+
+/* Frees what init made.  Nobody may use the drive any more. */
+void sc_drive_fini(ScDrive *drive);
+
+void sc_waiter_init(ScWaiter *waiter, bool restricted, int event_fd);
+
+/* Begin a call.  True: this thread owns the loop now.  False: the waiter is
+ * queued; push the call's op to the inbox, then sc_drive_wait. */
+bool sc_drive_enter(ScDrive *drive, ScWaiter *waiter);
+
+/* Sleep, without the GIL, until the waiter is promoted or done; what
+ * sc_park_wait returns. */
+int sc_drive_wait(ScWaiter *waiter, int64_t until, int signal_fd);
+
+/* Push an op and wake whoever must see it.  Any thread. */
+void sc_drive_post(ScDrive *drive, ScOp *op);
+
+/* The owner leaves.  `due`: the loop's ring is not empty.  `next_timer`: when
+ * its first timer is due. */
+void sc_drive_leave(ScDrive *drive, bool due, int64_t next_timer);
+
+/* Must the owner hand over before it runs another handle?  For a restricted
+ * owner: another call has come.  For the pump: a caller may drive. */
+static inline bool
+sc_drive_must_yield(ScDrive *drive, bool is_pump)
+{
+    if (is_pump) {
+        return atomic_load_explicit(&drive->eligible, memory_order_relaxed) >
+               0;
+    }
+    return drive->owner_restricted &&
+           atomic_load_explicit(&drive->calls, memory_order_relaxed) > 1;
+}
+
+/* A restricted owner whose call is not done queues up again and leaves. */
+void sc_drive_requeue(ScDrive *drive, ScWaiter *waiter, int64_t next_timer);
+
+/* The owner ends a call: its own, or a waiter's, which it wakes. */
+void sc_drive_complete(ScDrive *drive, ScWaiter *waiter);
+
+/* A waiter gives its call up: it is in no queue after this.  True: it had
+ * been promoted meanwhile, and owns the loop. */
+bool sc_drive_withdraw(ScDrive *drive, ScWaiter *waiter);
+
+/* The owner is about to sleep in the poller: events are its own to see. */
+void sc_drive_unwatch(ScDrive *drive);
+
+/* Before a bridge's loop is closed, its pump gone: take it for good.  False:
+ * a caller is still in it. */
+bool sc_drive_reclaim(ScDrive *drive);
+
+/* Plain loops: the thread in run_forever takes and gives the loop. */
+void sc_drive_claim(ScDrive *drive);
+void sc_drive_disclaim(ScDrive *drive);
+
+#endif

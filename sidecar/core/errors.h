@@ -1,0 +1,24 @@
+/* Errors: the border between the core's codes and Python's exceptions. */
+#ifndef SIDECAR_CORE_ERRORS_H
+#define SIDECAR_CORE_ERRORS_H
+
+#include "core/state.h"
+
+typedef enum {
+    SC_E_DEADLOCK,
+    SC_E_CLOSED,
+    SC_E_TIMEOUT,
+    SC_E_FORKED,
+    SC_E_LOOP_OWNED,
+} ScErrorCode;
+
+/* Raise the exception that belongs to the code, its number at the end of the
+ * message, as PyErr_Format does.  Returns NULL. */
+PyObject *sc_error_raise(ScState *st, ScErrorCode code, const char *format,
+                         ...);
+
+/* As above, with `cause` (stolen) as the exception's __cause__. */
+PyObject *sc_error_raise_from(ScState *st, ScErrorCode code, PyObject *cause,
+                              const char *format, ...);
+
+#endif

@@ -1,0 +1,377 @@
+#include "core/module.h"
+
+#include <errno.h>
+#include <structmember.h>
+
+#include "core/clock.h"
+#include "core/fork.h"
+#include "core/job.h"
+#include "core/state.h"
+#include "core/threads.h"
+
+#define DEFAULT_ROOM 65536
+/* How soon a wait in the main thread sees a signal. */
+#define SLICE_NS INT64_C(50000000)
+
+typedef struct {
+    PyObject_HEAD
+    ScState *st;
+    PyObject *name;
+    PyInterpreterState *interp;
+    ScThreads *threads; /* NULL until the first job; a fork's child: stale */
+    unsigned generation;
+    unsigned workers;
+    Py_ssize_t room;
+    bool closed;
+} PoolObject;
+
+/* The threads of this process, or NULL where none were made yet. */
+static ScThreads *
+present_threads(PoolObject *pool)
+{
+    return pool->generation == sc_fork_generation() ? pool->threads : NULL;
+}
+
+/* As above, made if need be.  NULL with an error set. */
+static ScThreads *
+ensure_threads(PoolObject *pool)
+{
+    ScThreads *threads;
+    Py_BEGIN_CRITICAL_SECTION(pool);
+    threads = present_threads(pool);
+    if (threads == NULL) {
+        /* What a parent had is left alone: its lock may be held for good. */
+        const char *name = PyUnicode_AsUTF8(pool->name);
+        threads = name ? sc_threads_new(&sc_job_threads, pool->interp, name,
+                                        pool->workers, (size_t)pool->room)
+                       : NULL;
+        if (threads != NULL) {
+            pool->threads = threads;
+            pool->generation = sc_fork_generation();
+        }
+        else if (name != NULL) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    return threads;
+}
+
+static PyObject *
+refuse_closed(PoolObject *pool)
+{
+    return PyErr_Format(
+        PyExc_RuntimeError,
+        "cannot schedule new futures after shutdown of pool %R", pool->name);
+}
+
+static PyObject *
+refuse_job(PoolObject *pool, int code)
+{
+    if (code == SC_THREADS_CLOSED) {
+        return refuse_closed(pool);
+    }
+    if (code == SC_THREADS_FULL) {
+        return PyErr_Format(PyExc_RuntimeError,
+                            "pool %R is full: %zd jobs wait for its %u "
+                            "threads, and room=%zd is the limit",
+                            pool->name, pool->room, pool->workers, pool->room);
+    }
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyDoc_STRVAR(submit_doc,
+             "submit($self, fn, /, *args, **kwargs)\n--\n\n"
+             "Run fn(*args, **kwargs) on a thread of the pool, in a copy of "
+             "the\ncaller's context.  Returns a concurrent.futures.Future.");
+
+static PyObject *
+pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames)
+{
+    PoolObject *pool = (PoolObject *)self;
+    if (nargs < 1 || !PyCallable_Check(args[0])) {
+        return PyErr_Format(PyExc_TypeError,
+                            nargs < 1 ? "submit() needs a callable"
+                                      : "submit() needs a callable, not %R",
+                            nargs < 1 ? NULL : args[0]);
+    }
+    if (pool->closed) {
+        return refuse_closed(pool);
+    }
+    if (sc_is_finalizing()) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot schedule new futures "
+                                            "after interpreter shutdown");
+        return NULL;
+    }
+    ScThreads *threads = ensure_threads(pool);
+    PyObject *future = NULL;
+    ScJob *job =
+        threads ? sc_job_new(pool->st, args, nargs, kwnames, &future) : NULL;
+    if (job == NULL) {
+        return NULL;
+    }
+    int code = sc_threads_submit(threads, job);
+    if (code < 0) {
+        refuse_job(pool, code);
+        PyObject *error = sc_error_take();
+        Py_DECREF(future);
+        sc_job_free(job);
+        sc_error_restore(error);
+        return NULL;
+    }
+    return future;
+}
+
+/* Wait until the threads have ended, in slices, so that a signal's handler
+ * runs and may raise.  How many are left, or -1 with an error set. */
+static Py_ssize_t
+wait_for_end(PoolObject *pool, ScThreads *threads, int64_t until)
+{
+    if (sc_threads_is_worker(threads)) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "pool %R cannot wait for itself: this is one of its own "
+                     "threads",
+                     pool->name);
+        return -1;
+    }
+    for (;;) {
+        int64_t now = sc_clock_now();
+        int64_t slice = until < now + SLICE_NS ? until : now + SLICE_NS;
+        size_t left;
+        Py_BEGIN_ALLOW_THREADS
+        left = sc_threads_join(threads, slice);
+        Py_END_ALLOW_THREADS
+        if (left == 0) {
+            /* Only where no thread could begin is there anything left. */
+            sc_job_cancel(sc_threads_drain(threads));
+            return 0;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        if (slice == until) {
+            return (Py_ssize_t)left;
+        }
+    }
+}
+
+/* Refuse new jobs.  The threads, where there are any. */
+static ScThreads *
+close_pool(PoolObject *pool)
+{
+    ScThreads *threads;
+    Py_BEGIN_CRITICAL_SECTION(pool);
+    pool->closed = true;
+    threads = present_threads(pool);
+    Py_END_CRITICAL_SECTION();
+    if (threads != NULL) {
+        sc_threads_close(threads);
+    }
+    return threads;
+}
+
+PyDoc_STRVAR(shutdown_doc,
+             "shutdown($self, wait=True, *, cancel_futures=False)\n--\n\n"
+             "Take no more jobs.  What is queued still runs, or is cancelled; "
+             "with\nwait, return when the last thread has ended.");
+
+static PyObject *
+pool_shutdown(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {(char *)"wait", (char *)"cancel_futures", NULL};
+    int wait = 1, cancel = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p$p:shutdown", names,
+                                     &wait, &cancel)) {
+        return NULL;
+    }
+    ScThreads *threads = close_pool((PoolObject *)self);
+    if (threads != NULL && cancel) {
+        sc_job_cancel(sc_threads_drain(threads));
+    }
+    if (threads != NULL && wait &&
+        wait_for_end((PoolObject *)self, threads, SC_NEVER) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(stop_doc,
+             "stop($self, timeout)\n--\n\n"
+             "Take no more jobs, cancel the queued ones, and wait at most "
+             "timeout\nseconds for the running ones.  Returns how many "
+             "threads are still in a\njob.");
+
+static PyObject *
+pool_stop(PyObject *self, PyObject *arg)
+{
+    double timeout = PyFloat_AsDouble(arg);
+    if (timeout == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(timeout >= 0.0)) {
+        return PyErr_Format(PyExc_ValueError,
+                            "timeout must be 0 or more seconds, not %R", arg);
+    }
+    ScThreads *threads = close_pool((PoolObject *)self);
+    Py_ssize_t left = 0;
+    if (threads != NULL) {
+        int64_t span = sc_clock_from_seconds(timeout);
+        int64_t now = sc_clock_now();
+        sc_job_cancel(sc_threads_drain(threads));
+        left = wait_for_end((PoolObject *)self, threads,
+                            span < SC_NEVER - now ? now + span : SC_NEVER);
+    }
+    return left < 0 ? NULL : PyLong_FromSsize_t(left);
+}
+
+static PyObject *
+pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {(char *)"workers", (char *)"name", (char *)"room",
+                            NULL};
+    int workers;
+    PyObject *name;
+    Py_ssize_t room = DEFAULT_ROOM;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iU|n:Pool", names,
+                                     &workers, &name, &room)) {
+        return NULL;
+    }
+    if (workers < 1 || workers > SC_THREADS_MAX) {
+        return PyErr_Format(PyExc_ValueError,
+                            "workers must be from 1 to %d, not %d",
+                            SC_THREADS_MAX, workers);
+    }
+    if (room < 1) {
+        return PyErr_Format(PyExc_ValueError,
+                            "room must be 1 job or more, not %zd", room);
+    }
+    ScState *st = sc_state_of_type(type);
+    PoolObject *pool = st ? (PoolObject *)type->tp_alloc(type, 0) : NULL;
+    if (pool == NULL) {
+        return NULL;
+    }
+    pool->st = st;
+    pool->name = Py_NewRef(name);
+    pool->interp = PyInterpreterState_Get();
+    pool->workers = (unsigned)workers;
+    pool->room = room;
+    pool->generation = sc_fork_generation();
+    return (PyObject *)pool;
+}
+
+static int
+pool_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void
+pool_dealloc(PyObject *self)
+{
+    PoolObject *pool = (PoolObject *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    ScThreads *threads = present_threads(pool);
+    if (threads != NULL) {
+        sc_threads_close(threads);
+        if (sc_threads_stats(threads).threads == 0) {
+            sc_job_cancel(sc_threads_drain(threads));
+        }
+        sc_threads_free(threads);
+    }
+    Py_XDECREF(pool->name);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+pool_repr(PyObject *self)
+{
+    PoolObject *pool = (PoolObject *)self;
+    ScThreads *threads = present_threads(pool);
+    ScThreadsStats stats = {0};
+    if (threads != NULL) {
+        stats = sc_threads_stats(threads);
+    }
+    return PyUnicode_FromFormat(
+        "<%s %R: %zu of %u threads, %zu idle, %zu jobs wait%s>",
+        Py_TYPE(self)->tp_name, pool->name, stats.threads, pool->workers,
+        stats.idle, stats.queued, pool->closed ? ", shut down" : "");
+}
+
+enum { GET_THREADS, GET_IDLE, GET_QUEUED };
+
+static PyObject *
+pool_get(PyObject *self, void *closure)
+{
+    ScThreads *threads = present_threads((PoolObject *)self);
+    ScThreadsStats stats = {0};
+    if (threads != NULL) {
+        stats = sc_threads_stats(threads);
+    }
+    size_t values[] = {stats.threads, stats.idle, stats.queued};
+    return PyLong_FromSize_t(values[(intptr_t)closure]);
+}
+
+static PyGetSetDef pool_getset[] = {
+    {"threads", pool_get, NULL, "How many threads there are now.",
+     (void *)GET_THREADS},
+    {"idle", pool_get, NULL, "How many of them have nothing to do.",
+     (void *)GET_IDLE},
+    {"queued", pool_get, NULL, "How many jobs wait for a thread.",
+     (void *)GET_QUEUED},
+    {0},
+};
+
+static PyMemberDef pool_members[] = {
+    {"name", T_OBJECT, offsetof(PoolObject, name), READONLY,
+     "What its threads are called."},
+    {"workers", T_UINT, offsetof(PoolObject, workers), READONLY,
+     "How many threads there may be."},
+    {0},
+};
+
+static PyMethodDef pool_methods[] = {
+    {"submit", SC_METHOD(pool_submit), METH_FASTCALL | METH_KEYWORDS,
+     submit_doc},
+    {"shutdown", SC_METHOD(pool_shutdown), METH_VARARGS | METH_KEYWORDS,
+     shutdown_doc},
+    {"stop", pool_stop, METH_O, stop_doc},
+    {0},
+};
+
+PyDoc_STRVAR(pool_doc,
+             "Pool(workers, name, room=65536)\n--\n\n"
+             "A pool of native threads, started on demand up to `workers`.  "
+             "At most\n`room` jobs wait; one more is refused.  Its threads do "
+             "not hold up the\ninterpreter's exit, and the child of a fork "
+             "finds it empty.");
+
+static PyType_Slot pool_slots[] = {
+    {Py_tp_doc, (void *)pool_doc},
+    {Py_tp_new, SC_SLOT(pool_new)},
+    {Py_tp_dealloc, SC_SLOT(pool_dealloc)},
+    {Py_tp_traverse, SC_SLOT(pool_traverse)},
+    {Py_tp_repr, SC_SLOT(pool_repr)},
+    {Py_tp_methods, pool_methods},
+    {Py_tp_members, pool_members},
+    {Py_tp_getset, pool_getset},
+    {0, NULL},
+};
+
+static PyType_Spec pool_spec = {
+    .name = "sidecar._core.Pool",
+    .basicsize = sizeof(PoolObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = pool_slots,
+};
+
+int
+sc_executor_init(PyObject *module)
+{
+    ScState *st = sc_state_of_module(module);
+    return sc_type_add(module, &st->pool_type, &pool_spec, NULL, "Pool");
+}

@@ -1,0 +1,583 @@
+#include "core/loop.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "core/call.h"
+#include "core/clock.h"
+#include "core/loop_run.h"
+#include "core/module.h"
+#include "core/support.h"
+#include "core/task.h"
+
+/* -- ring and inbox ----------------------------------------------------- */
+
+static int
+ring_grow(ScRing *ring)
+{
+    size_t room = ring->room ? 2 * ring->room : 64;
+    PyObject **items = PyMem_Malloc(room * sizeof(PyObject *));
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < ring->count; i++) {
+        items[i] = ring->items[(ring->head + i) & (ring->room - 1)];
+    }
+    PyMem_Free(ring->items);
+    ring->items = items;
+    ring->head = 0;
+    ring->room = room;
+    return 0;
+}
+
+int
+sc_loop_push(ScLoop *self, PyObject *handle)
+{
+    ScRing *ring = &self->ring;
+    if (ring->count == ring->room && ring_grow(ring) < 0) {
+        Py_DECREF(handle);
+        return -1;
+    }
+    ring->items[(ring->head + ring->count++) & (ring->room - 1)] = handle;
+    return 0;
+}
+
+PyObject *
+sc_loop_pop(ScLoop *self)
+{
+    ScRing *ring = &self->ring;
+    if (ring->count == 0) {
+        return NULL;
+    }
+    PyObject *handle = ring->items[ring->head];
+    ring->head = (ring->head + 1) & (ring->room - 1);
+    ring->count--;
+    return handle;
+}
+
+void
+sc_loop_post(ScLoop *self, ScOp *op, int kind)
+{
+    op->kind = kind;
+    sc_drive_post(self->drive, op);
+}
+
+int
+sc_loop_check_open(ScLoop *self)
+{
+    if (self->closed || self->drive == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        return -1;
+    }
+    return 0;
+}
+
+/* -- life --------------------------------------------------------------- */
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+         PyObject *Py_UNUSED(kwargs))
+{
+    ScState *st = sc_state_of_type(type);
+    ScLoop *self = st ? (ScLoop *)type->tp_alloc(type, 0) : NULL;
+    if (self == NULL) {
+        return NULL;
+    }
+    self->st = st;
+    self->interp = PyThreadState_Get()->interp;
+    self->generation = sc_fork_generation();
+    self->drive = PyMem_RawCalloc(1, sizeof(ScDrive));
+    if (self->drive == NULL) {
+        Py_DECREF((PyObject *)self);
+        return PyErr_NoMemory();
+    }
+    if (sc_drive_init(self->drive) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        PyMem_RawFree(self->drive);
+        self->drive = NULL;
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* What the inbox still holds owns a reference each. */
+static void
+drop_inbox(ScLoop *self)
+{
+    ScOp *op = sc_inbox_take(&self->drive->inbox);
+    while (op != NULL) {
+        ScOp *next = op->next;
+        if (op->kind == SC_OP_CALL || op->kind == SC_OP_CALL_CANCEL) {
+            sc_call_drop_op(self, op);
+        }
+        else {
+            Py_DECREF((PyObject *)sc_handle_of(op));
+        }
+        op = next;
+    }
+}
+
+void
+sc_loop_release(ScLoop *self)
+{
+    PyObject *handle;
+    while ((handle = sc_loop_pop(self)) != NULL) {
+        Py_DECREF(handle);
+    }
+    ScTimer *timer;
+    while ((timer = sc_timers_pop(&self->timers, SC_NEVER)) != NULL) {
+        if (timer->kind == SC_TIMER_HANDLE) {
+            Py_DECREF((PyObject *)sc_timer_handle_of(timer));
+        }
+    }
+    sc_loop_io_clear(self);
+    Py_CLEAR(self->asyncgen_first);
+    Py_CLEAR(self->asyncgen_final);
+    if (self->drive != NULL) {
+        drop_inbox(self);
+        if (self->pump != NULL && sc_loop_is_dead(self)) {
+            sc_pump_close_inherited(self->pump);
+        }
+        sc_poller_fini(&self->drive->poller);
+    }
+}
+
+static int
+loop_traverse(ScLoop *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    for (size_t i = 0; i < self->ring.count; i++) {
+        ScRing *ring = &self->ring;
+        Py_VISIT(ring->items[(ring->head + i) & (ring->room - 1)]);
+    }
+    for (size_t i = 0; i < self->timers.count; i++) {
+        if (self->timers.heap[i]->kind == SC_TIMER_HANDLE) {
+            Py_VISIT((PyObject *)sc_timer_handle_of(self->timers.heap[i]));
+        }
+    }
+    Py_VISIT(self->asyncgen_first);
+    Py_VISIT(self->asyncgen_final);
+    Py_VISIT(self->task_factory);
+    return sc_loop_io_traverse(self, visit, arg);
+}
+
+static int
+loop_clear(ScLoop *self)
+{
+    Py_CLEAR(self->task_factory);
+    sc_loop_release(self);
+    return 0;
+}
+
+static void
+loop_dealloc(ScLoop *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    loop_clear(self);
+    PyMem_Free(self->ring.items);
+    sc_timers_fini(&self->timers);
+    PyMem_Free(self->io);
+    if (self->drive != NULL) {
+        sc_drive_fini(self->drive);
+        PyMem_RawFree(self->drive);
+    }
+    PyMem_RawFree(self->pump);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* -- call_soon and its kin ---------------------------------------------- */
+
+/* The one keyword they take, `context`; NULL where it is not given. */
+static int
+parse_context(ScState *st, const char *method, PyObject *const *args,
+              Py_ssize_t nargs, Py_ssize_t least, PyObject *kwnames,
+              PyObject **context)
+{
+    *context = NULL;
+    if (nargs < least) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() needs %zd positional arguments at least, not %zd",
+                     method, least, nargs);
+        return -1;
+    }
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t i = 0; i < nkw; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (name != st->str_context &&
+            PyUnicode_Compare(name, st->str_context) != 0) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s() got an unexpected keyword argument '%U'",
+                         method, name);
+            return -1;
+        }
+        *context = args[nargs + i];
+    }
+    return 0;
+}
+
+static int
+check_debug(ScLoop *self, const char *method, PyObject *callback,
+            bool threadsafe)
+{
+    if (!self->debug) {
+        return 0;
+    }
+    PyObject *result =
+        sc_support_call("check_callback", "(OsOi)", (PyObject *)self, method,
+                        callback, (int)threadsafe);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* Queue a fresh handle here or send it over; a new reference for the caller
+ * comes back. */
+static PyObject *
+enqueue(ScLoop *self, ScHandle *handle, bool threadsafe)
+{
+    if (handle == NULL) {
+        return NULL;
+    }
+    Py_INCREF((PyObject *)handle);
+    if (threadsafe ? sc_drive_is_owner(self->drive) : sc_loop_is_mine(self)) {
+        if (sc_loop_push(self, (PyObject *)handle) < 0) {
+            Py_DECREF((PyObject *)handle);
+            return NULL;
+        }
+    }
+    else {
+        sc_loop_post(self, &handle->op, SC_OP_HANDLE);
+    }
+    return (PyObject *)handle;
+}
+
+/* On a dead loop: the callback will not run, and nothing is touched. */
+static PyObject *
+dead_handle(ScLoop *self, PyObject *callback)
+{
+    ScHandle *handle = sc_handle_new(self, callback, NULL, 0, NULL);
+    if (handle != NULL) {
+        sc_handle_cancel(handle);
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+schedule(ScLoop *self, const char *method, PyObject *const *args,
+         Py_ssize_t nargs, PyObject *kwnames, bool threadsafe)
+{
+    PyObject *context;
+    if (parse_context(self->st, method, args, nargs, 1, kwnames, &context) <
+            0 ||
+        sc_loop_check_open(self) < 0) {
+        return NULL;
+    }
+    if (sc_loop_is_dead(self)) {
+        return dead_handle(self, args[0]);
+    }
+    if (check_debug(self, method, args[0], threadsafe) < 0) {
+        return NULL;
+    }
+    return enqueue(self,
+                   sc_handle_new(self, args[0], args + 1, nargs - 1, context),
+                   threadsafe);
+}
+
+static PyObject *
+loop_call_soon(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
+{
+    /* A task that ends calls its done-callbacks through here: ours are
+     * answered on the spot, without a round of the loop. */
+    if (nargs > 0) {
+        if (Py_TYPE(args[0]) == self->st->call_type) {
+            sc_call_task_ended(self, args[0], nargs > 1 ? args[1] : NULL);
+            Py_RETURN_NONE;
+        }
+        if (Py_TYPE(args[0]) == self->st->mark_type) {
+            sc_mark_task_ended(args[0]);
+            Py_RETURN_NONE;
+        }
+    }
+    return schedule(self, "call_soon", args, nargs, kwnames, false);
+}
+
+static PyObject *
+loop_call_soon_threadsafe(ScLoop *self, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *kwnames)
+{
+    return schedule(self, "call_soon_threadsafe", args, nargs, kwnames, true);
+}
+
+static PyObject *
+schedule_at(ScLoop *self, const char *method, double when,
+            PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    if (sc_loop_check_open(self) < 0) {
+        return NULL;
+    }
+    if (sc_loop_is_dead(self)) {
+        return dead_handle(self, args[0]);
+    }
+    if (check_debug(self, method, args[0], false) < 0) {
+        return NULL;
+    }
+    ScTimerHandle *handle = sc_timer_handle_new(self, when, args[0], args + 1,
+                                                nargs - 1, context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    Py_INCREF((PyObject *)handle);
+    if (!sc_loop_is_mine(self)) {
+        atomic_store(&handle->posted, true);
+        sc_loop_post(self, &handle->base.op, SC_OP_TIMER);
+    }
+    else if (sc_timers_add(&self->timers, &handle->timer,
+                           sc_timer_due(when)) < 0) {
+        Py_DECREF((PyObject *)handle);
+        Py_DECREF((PyObject *)handle);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+loop_call_at(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames)
+{
+    PyObject *context;
+    if (parse_context(self->st, "call_at", args, nargs, 2, kwnames, &context) <
+        0) {
+        return NULL;
+    }
+    if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+        return NULL;
+    }
+    double when = PyFloat_AsDouble(args[0]);
+    if (when == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return schedule_at(self, "call_at", when, args + 1, nargs - 1, context);
+}
+
+static PyObject *
+loop_call_later(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    PyObject *context;
+    if (parse_context(self->st, "call_later", args, nargs, 2, kwnames,
+                      &context) < 0) {
+        return NULL;
+    }
+    if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "delay must not be None");
+        return NULL;
+    }
+    double delay = PyFloat_AsDouble(args[0]);
+    if (delay == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    double when = (double)sc_clock_now() / 1e9 + delay;
+    return schedule_at(self, "call_later", when, args + 1, nargs - 1, context);
+}
+
+static PyObject *
+loop_time(ScLoop *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble((double)sc_clock_now() / 1e9);
+}
+
+/* A handle of asyncio's own making: add_signal_handler's. */
+static PyObject *
+loop_add_callback(ScLoop *self, PyObject *handle)
+{
+    if (sc_loop_check_open(self) < 0) {
+        return NULL;
+    }
+    if (sc_loop_is_mine(self)) {
+        if (sc_loop_push(self, Py_NewRef(handle)) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    PyObject *run = PyObject_GetAttr(handle, self->st->str__run);
+    if (run == NULL) {
+        return NULL;
+    }
+    PyObject *queued =
+        enqueue(self, sc_handle_new(self, run, NULL, 0, NULL), true);
+    Py_DECREF(run);
+    Py_XDECREF(queued);
+    return queued ? Py_NewRef(Py_None) : NULL;
+}
+
+/* -- rounds, state ------------------------------------------------------ */
+
+static PyObject *
+loop_run_once(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    if (sc_loop_round(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_is_running(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->drive != NULL && !sc_loop_is_dead(self) &&
+                           atomic_load(&self->drive->owner) != 0);
+}
+
+static PyObject *
+loop_is_closed(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->closed || sc_loop_is_dead(self));
+}
+
+static PyObject *
+loop_release_method(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    self->closed = true;
+    sc_loop_release(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_is_mine_method(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->drive != NULL && !sc_loop_is_dead(self) &&
+                           sc_drive_is_owner(self->drive));
+}
+
+static PyObject *
+get_thread_id(ScLoop *self, void *Py_UNUSED(closure))
+{
+    uintptr_t owner = self->drive ? atomic_load(&self->drive->owner) : 0;
+    if (owner == 0 || sc_loop_is_dead(self)) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong((unsigned long)owner);
+}
+
+/* asyncio's run_forever says so that it has begun, and ended. */
+static int
+set_thread_id(ScLoop *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (self->drive == NULL || self->bridged) {
+        return 0;
+    }
+    if (value == NULL || value == Py_None) {
+        sc_drive_disclaim(self->drive);
+    }
+    else {
+        sc_drive_claim(self->drive);
+    }
+    return 0;
+}
+
+static PyObject *
+get_flag(ScLoop *self, void *closure)
+{
+    return PyBool_FromLong(*((bool *)self + (intptr_t)closure));
+}
+
+static int
+set_flag(ScLoop *self, PyObject *value, void *closure)
+{
+    int truth = value ? PyObject_IsTrue(value) : 0;
+    if (truth < 0) {
+        return -1;
+    }
+    *((bool *)self + (intptr_t)closure) = truth;
+    return 0;
+}
+
+static PyObject *
+get_task_factory(ScLoop *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->task_factory ? self->task_factory : Py_None);
+}
+
+static int
+set_task_factory(ScLoop *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(self->task_factory, Py_XNewRef(value == Py_None ? NULL : value));
+    return 0;
+}
+
+#define FAST(name, function, doc)                                             \
+    {name, SC_METHOD(function), METH_FASTCALL | METH_KEYWORDS, doc}
+
+static PyMethodDef loop_methods[] = {
+    FAST("call_soon", loop_call_soon, "asyncio's loop.call_soon()."),
+    FAST("call_soon_threadsafe", loop_call_soon_threadsafe,
+         "asyncio's loop.call_soon_threadsafe()."),
+    FAST("call_later", loop_call_later, "asyncio's loop.call_later()."),
+    FAST("call_at", loop_call_at, "asyncio's loop.call_at()."),
+    FAST("create_task", sc_loop_create_task, "asyncio's loop.create_task()."),
+    {"create_future", SC_METHOD(sc_loop_create_future), METH_NOARGS,
+     "asyncio's loop.create_future()."},
+    {"time", SC_METHOD(loop_time), METH_NOARGS,
+     "The loop's clock: seconds as a float, monotonic."},
+    {"is_running", SC_METHOD(loop_is_running), METH_NOARGS,
+     "True while a thread runs the loop."},
+    {"is_closed", SC_METHOD(loop_is_closed), METH_NOARGS,
+     "True once it was closed."},
+    {"_run_once", SC_METHOD(loop_run_once), METH_NOARGS, NULL},
+    {"_add_callback", SC_METHOD(loop_add_callback), METH_O, NULL},
+    {"_add_callback_signalsafe", SC_METHOD(loop_add_callback), METH_O, NULL},
+    {"_release", SC_METHOD(loop_release_method), METH_NOARGS, NULL},
+    {"_is_mine", SC_METHOD(loop_is_mine_method), METH_NOARGS, NULL},
+    {"_add_reader", SC_METHOD(sc_loop_add_reader), METH_FASTCALL, NULL},
+    {"_add_writer", SC_METHOD(sc_loop_add_writer), METH_FASTCALL, NULL},
+    {"_remove_reader", SC_METHOD(sc_loop_remove_reader), METH_O, NULL},
+    {"_remove_writer", SC_METHOD(sc_loop_remove_writer), METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+#define FLAG(name, field)                                                     \
+    {name, (getter)get_flag, (setter)set_flag, NULL,                          \
+     (void *)offsetof(ScLoop, field)}
+
+static PyGetSetDef loop_getset[] = {
+    {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},
+    {"_task_factory", (getter)get_task_factory, (setter)set_task_factory, NULL,
+     NULL},
+    FLAG("_closed", closed),
+    FLAG("_stopping", stopping),
+    FLAG("_debug", debug),
+    FLAG("_bridged", bridged),
+    FLAG("_starting", starting),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, (void *)"The C part of sidecar.Loop."},
+    {Py_tp_new, SC_SLOT(loop_new)},
+    {Py_tp_traverse, SC_SLOT(loop_traverse)},
+    {Py_tp_clear, SC_SLOT(loop_clear)},
+    {Py_tp_dealloc, SC_SLOT(loop_dealloc)},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "sidecar._core.LoopCore",
+    .basicsize = sizeof(ScLoop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+int
+sc_loop_init(PyObject *module)
+{
+    ScState *st = sc_state_of_module(module);
+    return sc_type_add(module, &st->loop_type, &loop_spec, NULL, "LoopCore");
+}

@@ -1,0 +1,131 @@
+/* Loop: the C part of sidecar.Loop, asyncio's selector loop with its hot
+ * paths replaced.  The Python class (sidecar/_loop.py) inherits this type
+ * first and asyncio's own loop second.
+ *
+ * Ring, timers and tasks: the owner's only (drive.h).  A method called off
+ * the owner's thread goes through the inbox.  The descriptor table is guarded
+ * by the loop's critical section (the GIL, where there is one) instead: a
+ * descriptor is closed and its number used again right after
+ * _remove_reader(), so that one cannot be put off.
+ *
+ * A bridge's loop (`bridged`) belongs to a process: in the child of a fork it
+ * is dead, which every method sees by the fork generation; it then does
+ * nothing, and touches no descriptor, for those are shared with the parent.
+ *
+ * Everything here is called attached.  */
+#ifndef SIDECAR_CORE_LOOP_H
+#define SIDECAR_CORE_LOOP_H
+
+#include "core/clock.h"
+#include "core/drive.h"
+#include "core/fork.h"
+#include "core/handle.h"
+#include "core/pump.h"
+#include "core/state.h"
+#include "core/timers.h"
+
+struct ScCall;
+
+/* What an op in the inbox asks for. */
+enum {
+    SC_OP_HANDLE,      /* ScHandle: run it */
+    SC_OP_TIMER,       /* ScTimerHandle: queue it, or drop it if cancelled */
+    SC_OP_CALL,        /* ScCall: start it */
+    SC_OP_CALL_CANCEL, /* ScCall: cancel its task */
+};
+
+enum { SC_TIMER_HANDLE, SC_TIMER_CALL };
+
+typedef struct {
+    PyObject **items; /* room is a power of two */
+    size_t head;
+    size_t count;
+    size_t room;
+} ScRing;
+
+typedef struct {
+    PyObject *reader; /* handles; NULL: none */
+    PyObject *writer;
+    uint32_t events; /* what epoll watches it for */
+} ScIo;
+
+typedef struct ScLoop {
+    PyObject_HEAD
+    ScState *st;
+    ScDrive *drive; /* NULL: closed, or __init__ was never reached */
+    ScPump *pump;   /* bridged, started */
+    ScRing ring;
+    ScTimers timers;
+    ScIo *io;
+    size_t io_room;
+    struct ScCall *finished; /* calls whose tasks have just ended */
+    PyObject *asyncgen_first; /* the hooks while it runs; made when needed */
+    PyObject *asyncgen_final;
+    PyObject *task_factory; /* NULL: none */
+    PyInterpreterState *interp;
+    int64_t polled_at;
+    unsigned generation;
+    bool bridged;
+    bool closed;
+    bool stopping;
+    bool debug;
+    bool starting; /* a call's first step runs inside Task() just now */
+} ScLoop;
+
+static inline bool
+sc_loop_is_dead(ScLoop *self)
+{
+    return self->bridged && self->generation != sc_fork_generation();
+}
+
+/* May this thread touch ring and timers?  The owner may; and, as in asyncio,
+ * anyone while a plain loop stands still. */
+static inline bool
+sc_loop_is_mine(ScLoop *self)
+{
+    return sc_drive_is_owner(self->drive) ||
+           (!self->bridged &&
+            atomic_load_explicit(&self->drive->owner, memory_order_relaxed) ==
+                0);
+}
+
+/* 0, or -1 with RuntimeError set: the loop is closed. */
+int sc_loop_check_open(ScLoop *self);
+
+/* Queue a handle to run (steals the reference).  0, or -1 without memory. */
+int sc_loop_push(ScLoop *self, PyObject *handle);
+
+/* The oldest handle in the ring, or NULL; the caller owns it. */
+PyObject *sc_loop_pop(ScLoop *self);
+
+/* Hand an op to the owner; the op owns a reference already. */
+void sc_loop_post(ScLoop *self, ScOp *op, int kind);
+
+/* Forget everything that waits to run; close the descriptors.  The loop must
+ * have no owner, or be this thread's, or be dead. */
+void sc_loop_release(ScLoop *self);
+
+/* When a timer of asyncio's is due: never before loop.time() says so. */
+static inline int64_t
+sc_timer_due(double when)
+{
+    int64_t ns = sc_clock_from_seconds(when);
+    return ns < SC_NEVER ? ns + 1 : ns;
+}
+
+/* loop_io.c: methods of the type, and what an event means to it. */
+PyObject *sc_loop_add_reader(ScLoop *self, PyObject *const *args,
+                             Py_ssize_t nargs);
+PyObject *sc_loop_add_writer(ScLoop *self, PyObject *const *args,
+                             Py_ssize_t nargs);
+PyObject *sc_loop_remove_reader(ScLoop *self, PyObject *fileobj);
+PyObject *sc_loop_remove_writer(ScLoop *self, PyObject *fileobj);
+
+/* An event on `fd`: queue the handles it concerns.  0, or -1 without memory.
+ * On the owner. */
+int sc_loop_io_event(ScLoop *self, int fd, uint32_t events);
+
+int sc_loop_io_traverse(ScLoop *self, visitproc visit, void *arg);
+void sc_loop_io_clear(ScLoop *self);
+
+#endif

@@ -1,0 +1,456 @@
+#include "core/loop_run.h"
+
+#include <errno.h>
+
+#include "core/call.h"
+#include "core/signals.h"
+#include "core/support.h"
+
+enum { EVENTS = 64 };
+
+/* A driver that is never idle looks at its descriptors this often. */
+static const int64_t POLL_EVERY = 50 * INT64_C(1000);
+
+/* -- marks -------------------------------------------------------------- */
+
+static int
+make_hooks(ScLoop *self)
+{
+    if (self->asyncgen_first == NULL) {
+        self->asyncgen_first = PyObject_GetAttrString(
+            (PyObject *)self, "_asyncgen_firstiter_hook");
+        self->asyncgen_final = PyObject_GetAttrString(
+            (PyObject *)self, "_asyncgen_finalizer_hook");
+    }
+    return self->asyncgen_first && self->asyncgen_final ? 0 : -1;
+}
+
+static int
+set_running(ScState *st, PyObject *loop)
+{
+    PyObject *none = PyObject_CallOneArg(st->set_running_loop, loop);
+    Py_XDECREF(none);
+    return none ? 0 : -1;
+}
+
+/* 3.14+: exchange the thread's current task, which belongs to `loop`. */
+static PyObject *
+swap_task(ScState *st, PyObject *loop, PyObject *task)
+{
+    if (st->swap_current_task == NULL || loop == Py_None) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *args[] = {loop, task ? task : Py_None};
+    return PyObject_Vectorcall(st->swap_current_task, args, 2, NULL);
+}
+
+int
+sc_loop_enter(ScLoop *self, ScMarks *marks)
+{
+    ScState *st = self->st;
+    marks->task = NULL;
+    if (make_hooks(self) < 0) {
+        return -1;
+    }
+    marks->running = PyObject_CallNoArgs(st->get_running_loop);
+    if (marks->running == NULL) {
+        return -1;
+    }
+    marks->task = swap_task(st, marks->running, NULL);
+    if (marks->task == NULL || set_running(st, (PyObject *)self) < 0) {
+        Py_CLEAR(marks->running);
+        Py_CLEAR(marks->task);
+        return -1;
+    }
+    ScAsyncgenHooks ours = {Py_NewRef(self->asyncgen_first),
+                            Py_NewRef(self->asyncgen_final)};
+    marks->hooks = sc_asyncgen_hooks_swap(ours);
+    return 0;
+}
+
+void
+sc_loop_exit(ScLoop *self, ScMarks *marks)
+{
+    ScState *st = self->st;
+    PyObject *error = sc_error_take();
+    ScAsyncgenHooks ours = sc_asyncgen_hooks_swap(marks->hooks);
+    Py_XDECREF(ours.firstiter);
+    Py_XDECREF(ours.finalizer);
+    if (set_running(st, marks->running) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    PyObject *mine = swap_task(st, marks->running, marks->task);
+    if (mine == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(mine);
+    Py_CLEAR(marks->running);
+    Py_CLEAR(marks->task);
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
+}
+
+/* -- what comes in ------------------------------------------------------ */
+
+static int
+take_timer(ScLoop *self, ScTimerHandle *handle)
+{
+    /* From here on cancel() may post it again. */
+    atomic_store(&handle->posted, false);
+    if (handle->base.cancelled) {
+        if (sc_timers_remove(&self->timers, &handle->timer)) {
+            Py_DECREF((PyObject *)handle);
+        }
+        Py_DECREF((PyObject *)handle);
+        return 0;
+    }
+    if (sc_timer_queued(&handle->timer)) {
+        Py_DECREF((PyObject *)handle);
+        return 0;
+    }
+    if (sc_timers_add(&self->timers, &handle->timer,
+                      sc_timer_due(handle->when)) < 0) {
+        Py_DECREF((PyObject *)handle);
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* A restricted owner starts nobody else's call: it puts them back, and yields
+ * right after. */
+static int
+take_inbox(ScLoop *self, bool restricted)
+{
+    int rc = 0;
+    ScOp *op = sc_inbox_take(&self->drive->inbox);
+    while (op != NULL) {
+        ScOp *next = op->next;
+        switch (op->kind) {
+        case SC_OP_HANDLE:
+            rc |= sc_loop_push(self, (PyObject *)sc_handle_of(op));
+            break;
+        case SC_OP_TIMER:
+            rc |= take_timer(self, (ScTimerHandle *)sc_handle_of(op));
+            break;
+        case SC_OP_CALL:
+            if (restricted) {
+                sc_inbox_push(&self->drive->inbox, op);
+            }
+            else {
+                sc_call_take_start(self, op);
+            }
+            break;
+        case SC_OP_CALL_CANCEL:
+            sc_call_take_cancel(self, op);
+            break;
+        }
+        op = next;
+    }
+    return rc;
+}
+
+static int
+take_events(ScLoop *self, struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.fd != self->drive->poller.event_fd &&
+            sc_loop_io_event(self, events[i].data.fd, events[i].events) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+poll_now(ScLoop *self)
+{
+    struct epoll_event events[EVENTS];
+    int count = sc_poller_wait(&self->drive->poller, events, EVENTS, 0, -1);
+    return take_events(self, events, count);
+}
+
+/* How long nothing is due: 0 where something is. */
+static int64_t
+idle_time(ScLoop *self)
+{
+    if (self->ring.count > 0 || self->stopping) {
+        return 0;
+    }
+    int64_t next = sc_timers_next(&self->timers);
+    if (next == SC_NEVER) {
+        return SC_NEVER;
+    }
+    int64_t left = next - sc_clock_now();
+    return left > 0 ? left : 0;
+}
+
+static int
+sleep_until_event(ScLoop *self)
+{
+    ScState *st = self->st;
+    ScPoller *poller = &self->drive->poller;
+    struct epoll_event events[EVENTS];
+    ScSignalWait signals;
+    int signal_fd = -1;
+    bool is_main = sc_signals_is_main(st);
+    if (is_main) {
+        if (sc_signals_prepare(st) < 0 ||
+            sc_signals_begin(st, &signals) < 0) {
+            return -1;
+        }
+        signal_fd = st->signal_pipe[0];
+    }
+    /* Only now: a signal handler may have scheduled something. */
+    int64_t timeout = idle_time(self);
+    /* Announce, then look: poller.h. */
+    atomic_store(&poller->asleep, true);
+    if (!sc_inbox_is_empty(&self->drive->inbox)) {
+        timeout = 0;
+    }
+    sc_drive_unwatch(self->drive);
+    int count;
+    PyThreadState *save = PyEval_SaveThread();
+    count = sc_poller_wait(poller, events, EVENTS, timeout, signal_fd);
+    atomic_store(&poller->asleep, false);
+    PyEval_RestoreThread(save);
+    if (is_main && sc_signals_end(st, &signals) < 0) {
+        return -1;
+    }
+    return take_events(self, events, count);
+}
+
+static int
+take_timers(ScLoop *self, int64_t now)
+{
+    ScTimer *timer;
+    while ((timer = sc_timers_pop(&self->timers, now)) != NULL) {
+        if (timer->kind == SC_TIMER_CALL) {
+            sc_call_timer_due(self, timer);
+        }
+        else if (sc_loop_push(self, (PyObject *)sc_timer_handle_of(timer)) <
+                 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Fill the ring.  `lazy`: descriptors need no look in every round. */
+static int
+gather(ScLoop *self, bool lazy, bool restricted)
+{
+    if (take_inbox(self, restricted) < 0) {
+        return -1;
+    }
+    if (sc_loop_is_dead(self)) {
+        return 0; /* a call's first step has forked: touch nothing */
+    }
+    int64_t now = sc_clock_now();
+    if (self->ring.count > 0 || self->stopping ||
+        sc_timers_next(&self->timers) <= now) {
+        if (!lazy || now - self->polled_at >= POLL_EVERY) {
+            self->polled_at = now;
+            if (poll_now(self) < 0) {
+                return -1;
+            }
+        }
+    }
+    else {
+        if (sleep_until_event(self) < 0 || take_inbox(self, restricted) < 0) {
+            return -1;
+        }
+        now = self->polled_at = sc_clock_now();
+    }
+    return self->timers.count ? take_timers(self, now) : 0;
+}
+
+/* -- what is run -------------------------------------------------------- */
+
+static int
+run_foreign(ScLoop *self, PyObject *handle)
+{
+    PyObject *cancelled =
+        PyObject_GetAttr(handle, self->st->str__cancelled);
+    int skip = cancelled ? PyObject_IsTrue(cancelled) : -1;
+    Py_XDECREF(cancelled);
+    if (skip != 0) {
+        return skip < 0 ? -1 : 0;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(handle, self->st->str__run);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+static int
+run_handle(ScLoop *self, PyObject *handle)
+{
+    PyTypeObject *type = Py_TYPE(handle);
+    if (type != self->st->handle_type &&
+        type != self->st->timer_handle_type) {
+        return run_foreign(self, handle);
+    }
+    if (((ScHandle *)handle)->cancelled) {
+        return 0;
+    }
+    if (!self->debug) {
+        return sc_handle_run((ScHandle *)handle);
+    }
+    int64_t before = sc_clock_now();
+    int rc = sc_handle_run((ScHandle *)handle);
+    sc_support_tell("note_duration", "(OOd)", (PyObject *)self, handle,
+                    (double)(sc_clock_now() - before) / 1e9);
+    return rc;
+}
+
+int
+sc_loop_round(ScLoop *self)
+{
+    if (gather(self, false, false) < 0) {
+        return -1;
+    }
+    for (size_t left = self->ring.count; left > 0; left--) {
+        PyObject *handle = sc_loop_pop(self);
+        if (handle == NULL) {
+            break;
+        }
+        int rc = run_handle(self, handle);
+        Py_DECREF(handle);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* KeyboardInterrupt or SystemExit has left a handle.  Where it ended a call
+ * it reaches that call's caller; else, where it may be meant for this thread
+ * (`own`), it comes back as -1; else the loop reports it and lives on. */
+static int
+settle_exit(ScLoop *self, PyObject *handle, struct ScCall *own)
+{
+    PyObject *error = sc_error_take();
+    bool delivered = self->finished != NULL;
+    sc_calls_collect(self);
+    if (!delivered) {
+        sc_error_restore(error);
+        if (own != NULL && sc_signals_is_main(self->st)) {
+            return -1;
+        }
+        sc_support_report(self, handle);
+        return 0;
+    }
+    Py_DECREF(error);
+    return 0;
+}
+
+/* The handles that are ready now.  SC_DRIVE_YIELD: they have run, or there is
+ * a reason to stop; the caller looks which. */
+static ScDriveResult
+run_ready(ScLoop *self, struct ScCall *own)
+{
+    for (size_t left = self->ring.count; left > 0; left--) {
+        PyObject *handle = sc_loop_pop(self);
+        if (handle == NULL) {
+            break;
+        }
+        int rc = run_handle(self, handle);
+        if (sc_loop_is_dead(self)) {
+            /* What the coroutine raised in the child goes with it. */
+            PyErr_Clear();
+            Py_DECREF(handle);
+            return SC_DRIVE_FORKED;
+        }
+        if (rc < 0) {
+            rc = settle_exit(self, handle, own);
+        }
+        else if (self->finished != NULL) {
+            sc_calls_collect(self);
+        }
+        Py_DECREF(handle);
+        if (rc < 0) {
+            return SC_DRIVE_ERROR;
+        }
+        if (own != NULL && own->done) {
+            return SC_DRIVE_DONE;
+        }
+        if (sc_drive_must_yield(self->drive, own == NULL)) {
+            return SC_DRIVE_YIELD;
+        }
+    }
+    return own != NULL && own->done ? SC_DRIVE_DONE : SC_DRIVE_YIELD;
+}
+
+ScDriveResult
+sc_loop_drive(ScLoop *self, struct ScCall *own)
+{
+    ScDrive *drive = self->drive;
+    for (;;) {
+        if (sc_loop_is_dead(self)) {
+            return SC_DRIVE_FORKED;
+        }
+        if (self->finished != NULL) {
+            sc_calls_collect(self);
+        }
+        if (own->done) {
+            return SC_DRIVE_DONE;
+        }
+        if (sc_drive_must_yield(drive, false)) {
+            return SC_DRIVE_YIELD;
+        }
+        if (gather(self, true, drive->owner_restricted) < 0) {
+            return SC_DRIVE_ERROR;
+        }
+        if (self->finished != NULL || self->ring.count == 0) {
+            continue;
+        }
+        ScDriveResult result = run_ready(self, own);
+        if (result != SC_DRIVE_YIELD) {
+            return result;
+        }
+    }
+}
+
+/* -- the pump's turn ---------------------------------------------------- */
+
+static bool
+is_due(ScLoop *self)
+{
+    if (self->ring.count > 0 || !sc_inbox_is_empty(&self->drive->inbox)) {
+        return true;
+    }
+    int64_t next = sc_timers_next(&self->timers);
+    return next != SC_NEVER && next <= sc_clock_now();
+}
+
+static void
+run_due(ScLoop *self)
+{
+    do {
+        int rc = take_inbox(self, false) | poll_now(self) |
+                 take_timers(self, sc_clock_now());
+        if (self->finished != NULL) {
+            sc_calls_collect(self);
+        }
+        if (rc < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        if (sc_drive_must_yield(self->drive, true)) {
+            return;
+        }
+        run_ready(self, NULL);
+    } while (!sc_drive_must_yield(self->drive, true) && is_due(self));
+}
+
+void
+sc_loop_run_batch(ScLoop *self)
+{
+    ScMarks marks;
+    if (sc_loop_enter(self, &marks) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+        return;
+    }
+    run_due(self);
+    sc_loop_exit(self, &marks);
+}

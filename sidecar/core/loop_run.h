@@ -1,0 +1,39 @@
+/* Loop run: the rounds. Each takes what the inbox, the poller and the timers
+ * bring, and runs the handles that are ready.  Attached, on the owner, which
+ * sleeps detached.  */
+#ifndef SIDECAR_CORE_LOOP_RUN_H
+#define SIDECAR_CORE_LOOP_RUN_H
+
+#include "core/loop.h"
+
+/* What a thread was before it drove the loop. */
+typedef struct {
+    PyObject *running; /* its running loop, or None */
+    PyObject *task;    /* 3.14+: its current task, where it had a loop */
+    ScAsyncgenHooks hooks;
+} ScMarks;
+
+/* Make this thread look as if it ran the loop: running loop, current task,
+ * hooks of async generators.  0, or -1 with an error set and nothing
+ * changed. */
+int sc_loop_enter(ScLoop *self, ScMarks *marks);
+void sc_loop_exit(ScLoop *self, ScMarks *marks);
+
+/* asyncio's _run_once: one round, which waits where nothing is ready.  0, or
+ * -1 with what must leave run_forever. */
+int sc_loop_round(ScLoop *self);
+
+typedef enum {
+    SC_DRIVE_ERROR = -1, /* this thread was interrupted: an error is set */
+    SC_DRIVE_DONE,       /* the call is over */
+    SC_DRIVE_YIELD,      /* another call has come: hand over and wait */
+    SC_DRIVE_FORKED,     /* this is a child now: the loop is dead */
+} ScDriveResult;
+
+/* A caller's turn: rounds until its own call is over.  Marks set. */
+ScDriveResult sc_loop_drive(ScLoop *self, struct ScCall *own);
+
+/* The pump's turn: run what is due, wait for nothing.  Sets marks itself. */
+void sc_loop_run_batch(ScLoop *self);
+
+#endif

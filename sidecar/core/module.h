@@ -1,0 +1,26 @@
+/* Module: the extension's entry, and the order in which its parts begin. */
+#ifndef SIDECAR_CORE_MODULE_H
+#define SIDECAR_CORE_MODULE_H
+
+#include "core/compat.h"
+
+extern PyModuleDef sc_module_def;
+
+/* What the import system looks for; the one symbol that is exported. */
+PyMODINIT_FUNC PyInit__core(void);
+
+/* Each part adds its types and functions.  0, or -1 with an error set. */
+int sc_fork_init(PyObject *module);
+int sc_handle_init(PyObject *module);
+int sc_loop_init(PyObject *module);
+int sc_task_init(PyObject *module);
+int sc_call_init(PyObject *module);
+int sc_executor_init(PyObject *module);
+int sc_bridge_init(PyObject *module);
+int sc_scope_init(PyObject *module);
+int sc_start_response_init(PyObject *module);
+int sc_wsgi_body_init(PyObject *module);
+int sc_wsgi_init(PyObject *module);
+int sc_capi_init(PyObject *module);
+
+#endif

@@ -1,0 +1,30 @@
+/* Park: one thread sleeps until another changes a word.
+ *
+ * A thread other than the main one sleeps on a futex.  The main thread runs
+ * signal handlers, and a signal that arrives between its check for pending
+ * ones and its sleep must not be lost, so it polls two descriptors instead:
+ * an eventfd for the wake-up, and the reading end of the pipe that CPython's
+ * signal handler writes to (call.c).  Never holds the GIL; no Python.h.  */
+#ifndef SIDECAR_CORE_PARK_H
+#define SIDECAR_CORE_PARK_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef struct {
+    atomic_int word;
+    int event_fd; /* -1: futex */
+} ScPark;
+
+enum { SC_PARK_CHANGED, SC_PARK_TIMEOUT, SC_PARK_SIGNAL };
+
+/* Sleep while the word is `expected`, at most until the moment `until`
+ * (SC_NEVER: no limit).  SC_PARK_SIGNAL: a signal came, or `signal_fd` (-1
+ * for none) has something to read. */
+int sc_park_wait(ScPark *park, int expected, int64_t until, int signal_fd);
+
+/* Set the word and wake the thread that waits on it.  The waiter may be gone
+ * as soon as the word is set: the memory must outlive the call. */
+void sc_park_set(ScPark *park, int value);
+
+#endif

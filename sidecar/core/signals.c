@@ -1,0 +1,131 @@
+#include "core/signals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/drive.h"
+#include "core/fork.h"
+#include "core/support.h"
+
+bool
+sc_signals_is_main(ScState *st)
+{
+    /* The child of a fork may have another main thread. */
+    if (st->main_thread == 0 || st->signal_generation != sc_fork_generation()) {
+        PyObject *ident = sc_support_call("main_thread_ident", NULL);
+        unsigned long value = ident ? PyLong_AsUnsignedLong(ident) : 0;
+        Py_XDECREF(ident);
+        if (PyErr_Occurred()) {
+            PyErr_Clear();
+            return false;
+        }
+        sc_signals_fini(st);
+        /* A sub-interpreter runs no signal handlers, on any thread. */
+        bool runs_handlers =
+            PyInterpreterState_Get() == PyInterpreterState_Main();
+        st->main_thread = runs_handlers ? (uintptr_t)value : UINTPTR_MAX;
+        st->signal_generation = sc_fork_generation();
+    }
+    return st->main_thread == sc_thread_self();
+}
+
+void
+sc_signals_fini(ScState *st)
+{
+    int *fds[] = {&st->signal_pipe[0], &st->signal_pipe[1],
+                  &st->signal_event_fd};
+    for (int i = 0; i < 3; i++) {
+        if (*fds[i] >= 0) {
+            close(*fds[i]);
+            *fds[i] = -1;
+        }
+    }
+}
+
+int
+sc_signals_prepare(ScState *st)
+{
+    if (st->signal_event_fd >= 0) {
+        return 0;
+    }
+    if (pipe2(st->signal_pipe, O_CLOEXEC | O_NONBLOCK) == 0) {
+        st->signal_event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    }
+    if (st->signal_event_fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        sc_signals_fini(st);
+        return -1;
+    }
+    return 0;
+}
+
+/* Empty the pipe; what it held belongs to the descriptor that was there. */
+static void
+forward(ScState *st, int before)
+{
+    char bytes[64];
+    ssize_t count;
+    while ((count = read(st->signal_pipe[0], bytes, sizeof(bytes))) > 0) {
+        if (before >= 0) {
+            (void)!write(before, bytes, (size_t)count);
+        }
+    }
+}
+
+/* The wake-up descriptor that was there before, -1 for none; -2 with an error
+ * set. */
+static int
+exchange_wakeup_fd(ScState *st, int fd)
+{
+#if SC_SIGNAL_WAKEUP_IN_C
+    (void)st;
+    return PySignal_SetWakeupFd(fd);
+#else
+    PyObject *argument = PyLong_FromLong(fd);
+    PyObject *before =
+        argument ? PyObject_CallOneArg(st->set_wakeup_fd, argument) : NULL;
+    long value = before ? PyLong_AsLong(before) : -2;
+    Py_XDECREF(argument);
+    Py_XDECREF(before);
+    return (int)value;
+#endif
+}
+
+/* Back to what was there, and what came meanwhile to it. */
+static void
+restore_wakeup_fd(ScState *st, int before)
+{
+    PyObject *error = sc_error_take();
+    if (exchange_wakeup_fd(st, before) == -2) {
+        /* It was closed behind our back. */
+        PyErr_Clear();
+        exchange_wakeup_fd(st, -1);
+    }
+    forward(st, before);
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
+}
+
+int
+sc_signals_begin(ScState *st, ScSignalWait *wait)
+{
+    wait->before = exchange_wakeup_fd(st, st->signal_pipe[1]);
+    if (wait->before == -2) {
+        return -1;
+    }
+    if (PyErr_CheckSignals() < 0) {
+        restore_wakeup_fd(st, wait->before);
+        return -1;
+    }
+    return 0;
+}
+
+int
+sc_signals_end(ScState *st, ScSignalWait *wait)
+{
+    restore_wakeup_fd(st, wait->before);
+    return PyErr_CheckSignals();
+}

@@ -1,0 +1,218 @@
+#include "core/task.h"
+
+#include "core/module.h"
+
+/* -- the mark ----------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    ScLoop *loop; /* strong; NULL once the task is over */
+} ScMark;
+
+void
+sc_mark_task_ended(PyObject *mark)
+{
+    ScMark *self = (ScMark *)mark;
+    ScLoop *loop = self->loop;
+    if (loop != NULL) {
+        self->loop = NULL;
+        if (loop->drive != NULL) {
+            atomic_fetch_sub_explicit(&loop->drive->tasks, 1,
+                                      memory_order_relaxed);
+        }
+        Py_DECREF((PyObject *)loop);
+    }
+}
+
+static int
+mark_traverse(ScMark *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    return 0;
+}
+
+static int
+mark_clear(ScMark *self)
+{
+    sc_mark_task_ended((PyObject *)self);
+    return 0;
+}
+
+static void
+mark_dealloc(ScMark *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    mark_clear(self);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot mark_slots[] = {
+    {Py_tp_doc, (void *)"Counts a bridge's living tasks."},
+    {Py_tp_traverse, SC_SLOT(mark_traverse)},
+    {Py_tp_clear, SC_SLOT(mark_clear)},
+    {Py_tp_dealloc, SC_SLOT(mark_dealloc)},
+    {0, NULL},
+};
+
+static PyType_Spec mark_spec = {
+    .name = "sidecar._core.TaskMark",
+    .basicsize = sizeof(ScMark),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = mark_slots,
+};
+
+static int
+mark_task(ScLoop *loop, PyObject *task)
+{
+    ScState *st = loop->st;
+    ScMark *mark = PyObject_GC_New(ScMark, st->mark_type);
+    if (mark == NULL) {
+        return -1;
+    }
+    mark->loop = (ScLoop *)Py_NewRef((PyObject *)loop);
+    atomic_fetch_add_explicit(&loop->drive->tasks, 1, memory_order_relaxed);
+    PyObject_GC_Track((PyObject *)mark);
+    PyObject *stack[] = {task, (PyObject *)mark, st->empty_context};
+    PyObject *none = PyObject_VectorcallMethod(st->str_add_done_callback,
+                                               stack, 2, st->kw_context);
+    Py_DECREF((PyObject *)mark);
+    Py_XDECREF(none);
+    return none ? 0 : -1;
+}
+
+/* -- making tasks ------------------------------------------------------- */
+
+/* Task(coro, loop=self, **the keywords given). */
+static PyObject *
+make_plain(ScLoop *self, PyObject *const *args, PyObject *kwnames)
+{
+    ScState *st = self->st;
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (nkw == 0) {
+        PyObject *stack[] = {NULL, args[0], (PyObject *)self};
+        return PyObject_Vectorcall(st->asyncio_task, stack + 1,
+                                   1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                   st->kw_loop);
+    }
+    PyObject *kwargs = PyDict_New(), *task = NULL;
+    int rc = kwargs ? PyDict_SetItem(kwargs, st->str_loop, (PyObject *)self)
+                    : -1;
+    for (Py_ssize_t i = 0; rc == 0 && i < nkw; i++) {
+        rc = PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[1 + i]);
+    }
+    if (rc == 0) {
+        task = PyObject_VectorcallDict(st->asyncio_task, args, 1, kwargs);
+    }
+    Py_XDECREF(kwargs);
+    return task;
+}
+
+/* asyncio knows how each version calls a task factory. */
+static PyObject *
+make_by_factory(ScLoop *self, PyObject *const *args, PyObject *kwnames)
+{
+    ScState *st = self->st;
+    PyObject *create =
+        PyObject_GetAttr(st->asyncio_base_loop, st->str_create_task);
+    PyObject *bound =
+        create ? PyMethod_New(create, (PyObject *)self) : NULL;
+    PyObject *task =
+        bound ? PyObject_Vectorcall(bound, args, 1, kwnames) : NULL;
+    Py_XDECREF(bound);
+    Py_XDECREF(create);
+    return task;
+}
+
+PyObject *
+sc_loop_create_task(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames)
+{
+    if (nargs != 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "create_task() takes one coroutine, not %zd arguments",
+                     nargs);
+        return NULL;
+    }
+    if (sc_loop_check_open(self) < 0) {
+        return NULL;
+    }
+    PyObject *task = self->task_factory ? make_by_factory(self, args, kwnames)
+                                        : make_plain(self, args, kwnames);
+    if (task != NULL && self->bridged && !sc_loop_is_dead(self) &&
+        mark_task(self, task) < 0) {
+        Py_CLEAR(task);
+    }
+    return task;
+}
+
+PyObject *
+sc_loop_create_future(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *stack[] = {NULL, (PyObject *)self};
+    return PyObject_Vectorcall(self->st->asyncio_future, stack + 1,
+                               0 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               self->st->kw_loop);
+}
+
+#if SC_TASK_TAKES_CONTEXT
+static PyObject *
+start_in(ScLoop *self, PyObject *coro, PyObject *context)
+{
+    ScState *st = self->st;
+    if (self->task_factory != NULL) {
+        PyObject *stack[] = {coro, context};
+        return make_by_factory(self, stack, st->kw_context);
+    }
+    PyObject *stack[] = {NULL, coro, (PyObject *)self, context, Py_True};
+    return PyObject_Vectorcall(st->asyncio_task, stack + 1,
+                               1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               st->kw_task);
+}
+#else
+static PyObject *
+start_in(ScLoop *self, PyObject *coro, PyObject *context)
+{
+    if (PyContext_Enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *task = self->task_factory ? make_by_factory(self, &coro, NULL)
+                                        : make_plain(self, &coro, NULL);
+    if (PyContext_Exit(context) < 0) {
+        Py_CLEAR(task);
+    }
+    return task;
+}
+#endif
+
+PyObject *
+sc_task_start(ScLoop *self, PyObject *coro, PyObject *context)
+{
+    self->starting = true;
+    PyObject *task = start_in(self, coro, context);
+    self->starting = false;
+    return task;
+}
+
+int
+sc_task_init(PyObject *module)
+{
+    ScState *st = sc_state_of_module(module);
+    st->empty_context = PyContext_New();
+    st->kw_loop = PyTuple_Pack(1, st->str_loop);
+    st->kw_context = PyTuple_Pack(1, st->str_context);
+#if SC_TASK_STARTS_EAGERLY
+    st->kw_task =
+        PyTuple_Pack(3, st->str_loop, st->str_context, st->str_eager_start);
+#else
+    st->kw_task = PyTuple_Pack(2, st->str_loop, st->str_context);
+#endif
+    if (st->empty_context == NULL || st->kw_loop == NULL ||
+        st->kw_context == NULL || st->kw_task == NULL) {
+        return -1;
+    }
+    return sc_type_add(module, &st->mark_type, &mark_spec, NULL, NULL);
+}

@@ -1,0 +1,401 @@
+#include "core/threads.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/park.h"
+
+#define NAME_SIZE 16
+
+enum { SLOT_EMPTY, SLOT_ALIVE, SLOT_ENDED };
+
+/* One thread.  The slots live as long as the pool, so that a waker may touch
+ * one whose thread has gone meanwhile. */
+typedef struct Slot {
+    ScThreads *threads;
+    struct Slot *idle_below;
+    ScPark park; /* 0: idle, 1: woken */
+    pthread_t id;
+    int state;
+} Slot;
+
+struct ScThreads {
+    pthread_mutex_t lock;
+    pthread_cond_t ended; /* a thread has come to its end */
+    const ScThreadsWork *work;
+    void *context;
+    char name[NAME_SIZE];
+    /* Everything below is under the lock. */
+    ScJob *oldest, *newest;
+    size_t queued, room;
+    Slot *idle;
+    size_t idle_count;
+    size_t alive;
+    bool closed;
+    bool let_go; /* sc_threads_free was called: the last thread frees */
+    unsigned workers;
+    Slot slots[];
+};
+
+static int
+init_sync(ScThreads *threads)
+{
+    int rc = pthread_mutex_init(&threads->lock, NULL);
+    if (rc == 0) {
+        pthread_condattr_t attr;
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        rc = pthread_cond_init(&threads->ended, &attr);
+        pthread_condattr_destroy(&attr);
+        if (rc != 0) {
+            pthread_mutex_destroy(&threads->lock);
+        }
+    }
+    return rc;
+}
+
+ScThreads *
+sc_threads_new(const ScThreadsWork *work, void *context, const char *name,
+               unsigned workers, size_t room)
+{
+    if (workers < 1 || workers > SC_THREADS_MAX) {
+        errno = EINVAL;
+        return NULL;
+    }
+    ScThreads *threads = calloc(1, sizeof(*threads) + workers * sizeof(Slot));
+    if (threads == NULL) {
+        return NULL;
+    }
+    int rc = init_sync(threads);
+    if (rc != 0) {
+        free(threads);
+        errno = rc;
+        return NULL;
+    }
+    threads->work = work;
+    threads->context = context;
+    snprintf(threads->name, sizeof(threads->name), "%s", name);
+    threads->workers = workers;
+    threads->room = room;
+    for (unsigned i = 0; i < workers; i++) {
+        threads->slots[i].threads = threads;
+        threads->slots[i].park.event_fd = -1;
+    }
+    return threads;
+}
+
+static void
+destroy(ScThreads *threads)
+{
+    pthread_cond_destroy(&threads->ended);
+    pthread_mutex_destroy(&threads->lock);
+    free(threads);
+}
+
+static ScJob *
+pop_job(ScThreads *threads)
+{
+    ScJob *job = threads->oldest;
+    if (job != NULL) {
+        threads->oldest = job->next;
+        if (threads->oldest == NULL) {
+            threads->newest = NULL;
+        }
+        threads->queued--;
+        job->next = NULL;
+    }
+    return job;
+}
+
+static void
+push_job(ScThreads *threads, ScJob *job)
+{
+    job->next = NULL;
+    if (threads->newest != NULL) {
+        threads->newest->next = job;
+    }
+    else {
+        threads->oldest = job;
+    }
+    threads->newest = job;
+    threads->queued++;
+}
+
+/* The job that was pushed last, and nothing after it. */
+static void
+unpush_job(ScThreads *threads, ScJob *job)
+{
+    ScJob **link = &threads->oldest, *before = NULL;
+    while (*link != job) {
+        before = *link;
+        link = &before->next;
+    }
+    *link = job->next;
+    if (threads->newest == job) {
+        threads->newest = before;
+    }
+    threads->queued--;
+}
+
+static Slot *
+pop_idle(ScThreads *threads)
+{
+    Slot *slot = threads->idle;
+    if (slot != NULL) {
+        threads->idle = slot->idle_below;
+        threads->idle_count--;
+    }
+    return slot;
+}
+
+/* Under the lock, which it gives back while the thread sleeps. */
+static void
+lie_down(ScThreads *threads, Slot *slot)
+{
+    atomic_store_explicit(&slot->park.word, 0, memory_order_relaxed);
+    slot->idle_below = threads->idle;
+    threads->idle = slot;
+    threads->idle_count++;
+    pthread_mutex_unlock(&threads->lock);
+    sc_park_wait(&slot->park, 0, SC_NEVER, -1);
+    pthread_mutex_lock(&threads->lock);
+}
+
+static void
+run_jobs(ScThreads *threads, Slot *slot, void *thread)
+{
+    const ScThreadsWork *work = threads->work;
+    bool paused = true;
+    pthread_mutex_lock(&threads->lock);
+    for (;;) {
+        ScJob *job = pop_job(threads);
+        if (job == NULL && threads->closed) {
+            break;
+        }
+        if (job == NULL && paused) {
+            lie_down(threads, slot);
+            continue;
+        }
+        pthread_mutex_unlock(&threads->lock);
+        if (job == NULL) {
+            /* Pausing may take its time: the queue is looked at again. */
+            work->pause(thread);
+            paused = true;
+        }
+        else {
+            if (paused) {
+                work->resume(thread);
+                paused = false;
+            }
+            job->run(job, thread);
+        }
+        pthread_mutex_lock(&threads->lock);
+    }
+    pthread_mutex_unlock(&threads->lock);
+    if (paused) {
+        work->resume(thread);
+    }
+    work->end(thread);
+}
+
+static void
+set_name(Slot *slot)
+{
+    ScThreads *threads = slot->threads;
+    char number[NAME_SIZE], name[NAME_SIZE];
+    int digits = snprintf(number, sizeof(number), "-%u",
+                          (unsigned)(slot - threads->slots));
+    size_t kept = strnlen(threads->name, sizeof(name) - 1 - (size_t)digits);
+    memcpy(name, threads->name, kept);
+    memcpy(name + kept, number, (size_t)digits + 1);
+    pthread_setname_np(pthread_self(), name);
+}
+
+static void *
+thread_main(void *arg)
+{
+    Slot *slot = arg;
+    ScThreads *threads = slot->threads;
+    set_name(slot);
+    void *thread = threads->work->begin(threads->context,
+                                        (unsigned)(slot - threads->slots));
+    if (thread != NULL) {
+        run_jobs(threads, slot, thread);
+    }
+    pthread_mutex_lock(&threads->lock);
+    slot->state = SLOT_ENDED;
+    threads->alive--;
+    bool last = threads->let_go && threads->alive == 0;
+    pthread_cond_broadcast(&threads->ended);
+    pthread_mutex_unlock(&threads->lock);
+    if (last) {
+        destroy(threads);
+    }
+    return NULL;
+}
+
+/* Under the lock, which it holds throughout: a slot whose thread was made is
+ * whole before that thread, or anybody else, can look at it. */
+static int
+start_thread(ScThreads *threads)
+{
+    Slot *slot = threads->slots;
+    while (slot->state == SLOT_ALIVE) {
+        slot++;
+    }
+    if (slot->state == SLOT_ENDED) {
+        /* It has given the lock back for the last time: no wait. */
+        pthread_join(slot->id, NULL);
+        slot->state = SLOT_EMPTY;
+    }
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&slot->id, NULL, thread_main, slot);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == 0) {
+        slot->state = SLOT_ALIVE;
+        threads->alive++;
+    }
+    return rc;
+}
+
+int
+sc_threads_submit(ScThreads *threads, ScJob *job)
+{
+    Slot *woken = NULL;
+    int result = 0, error = 0;
+    pthread_mutex_lock(&threads->lock);
+    if (threads->closed) {
+        result = SC_THREADS_CLOSED;
+    }
+    else if (threads->queued >= threads->room) {
+        result = SC_THREADS_FULL;
+    }
+    else {
+        push_job(threads, job);
+        woken = pop_idle(threads);
+        if (woken == NULL && threads->alive < threads->workers) {
+            error = start_thread(threads);
+            if (error != 0 && threads->alive == 0) {
+                unpush_job(threads, job);
+                result = SC_THREADS_NONE;
+            }
+        }
+    }
+    pthread_mutex_unlock(&threads->lock);
+    if (woken != NULL) {
+        sc_park_set(&woken->park, 1);
+    }
+    if (result == SC_THREADS_NONE) {
+        errno = error;
+    }
+    return result;
+}
+
+void
+sc_threads_close(ScThreads *threads)
+{
+    pthread_mutex_lock(&threads->lock);
+    threads->closed = true;
+    for (Slot *slot; (slot = pop_idle(threads)) != NULL;) {
+        sc_park_set(&slot->park, 1);
+    }
+    pthread_mutex_unlock(&threads->lock);
+}
+
+ScJob *
+sc_threads_drain(ScThreads *threads)
+{
+    pthread_mutex_lock(&threads->lock);
+    ScJob *jobs = threads->oldest;
+    threads->oldest = threads->newest = NULL;
+    threads->queued = 0;
+    pthread_mutex_unlock(&threads->lock);
+    return jobs;
+}
+
+/* Under the lock.  Threads that have ended hold nothing of the pool's, so
+ * joining them takes no wait. */
+static void
+join_ended(ScThreads *threads)
+{
+    for (unsigned i = 0; i < threads->workers; i++) {
+        Slot *slot = &threads->slots[i];
+        if (slot->state == SLOT_ENDED) {
+            pthread_join(slot->id, NULL);
+            slot->state = SLOT_EMPTY;
+        }
+    }
+}
+
+size_t
+sc_threads_join(ScThreads *threads, int64_t until)
+{
+    struct timespec moment = sc_clock_timespec(until > 0 ? until : 0);
+    int rc = 0;
+    pthread_mutex_lock(&threads->lock);
+    while (threads->alive > 0 && rc != ETIMEDOUT) {
+        if (until == SC_NEVER) {
+            rc = pthread_cond_wait(&threads->ended, &threads->lock);
+        }
+        else {
+            rc = pthread_cond_timedwait(&threads->ended, &threads->lock,
+                                        &moment);
+        }
+    }
+    join_ended(threads);
+    size_t alive = threads->alive;
+    pthread_mutex_unlock(&threads->lock);
+    return alive;
+}
+
+int
+sc_threads_is_worker(ScThreads *threads)
+{
+    int found = 0;
+    pthread_mutex_lock(&threads->lock);
+    for (unsigned i = 0; i < threads->workers; i++) {
+        Slot *slot = &threads->slots[i];
+        found |= slot->state == SLOT_ALIVE &&
+                 pthread_equal(slot->id, pthread_self());
+    }
+    pthread_mutex_unlock(&threads->lock);
+    return found;
+}
+
+void
+sc_threads_free(ScThreads *threads)
+{
+    sc_threads_close(threads);
+    pthread_mutex_lock(&threads->lock);
+    join_ended(threads);
+    for (unsigned i = 0; i < threads->workers; i++) {
+        if (threads->slots[i].state == SLOT_ALIVE) {
+            pthread_detach(threads->slots[i].id);
+        }
+    }
+    threads->let_go = true;
+    bool last = threads->alive == 0;
+    pthread_mutex_unlock(&threads->lock);
+    if (last) {
+        destroy(threads);
+    }
+}
+
+ScThreadsStats
+sc_threads_stats(ScThreads *threads)
+{
+    pthread_mutex_lock(&threads->lock);
+    ScThreadsStats stats = {.threads = threads->alive,
+                            .idle = threads->idle_count,
+                            .queued = threads->queued};
+    pthread_mutex_unlock(&threads->lock);
+    return stats;
+}

@@ -1,0 +1,88 @@
+/* Threads: the worker pool's native part.  A bounded queue of jobs, and
+ * threads that are started on demand, up to a maximum, and then kept.
+ *
+ * A thread that has run out of jobs lies on a stack of idle ones; the one
+ * that lay down last is woken first, its caches still warm.  A job that is
+ * submitted while none is idle starts another thread where the maximum
+ * allows; else it waits its turn, first come, first served.
+ *
+ * All signals are blocked in the threads, and their names show in `ps -L` as
+ * NAME-0, NAME-1, ... (15 characters, the number always whole).
+ *
+ * One mutex guards everything.  It is held for a few instructions; no hook
+ * and no job runs under it, so holding the GIL while taking it is fine.  In
+ * the child of a fork it may be locked for good: there the whole pool is left
+ * alone and a new one made.  No Python.h.  */
+#ifndef SIDECAR_CORE_THREADS_H
+#define SIDECAR_CORE_THREADS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SC_THREADS_MAX 1024
+
+/* Embedded by its owner, who keeps it alive until it has run or has been
+ * drained.  `thread` is what begin returned on this thread. */
+typedef struct ScJob {
+    struct ScJob *next;
+    void (*run)(struct ScJob *job, void *thread);
+} ScJob;
+
+/* What a thread does around its jobs, always on that thread.  Between resume
+ * and pause it may run several jobs; it sleeps only when paused. */
+typedef struct {
+    /* First.  Leaves the thread paused.  NULL: this thread cannot work; it
+     * ends, and jobs stay queued for another. */
+    void *(*begin)(void *context, unsigned number);
+    void (*resume)(void *thread);
+    void (*pause)(void *thread);
+    /* Last, resumed. */
+    void (*end)(void *thread);
+} ScThreadsWork;
+
+typedef struct ScThreads ScThreads;
+
+typedef struct {
+    size_t threads; /* started and not over */
+    size_t idle;
+    size_t queued;
+} ScThreadsStats;
+
+enum {
+    SC_THREADS_CLOSED = -1,
+    SC_THREADS_FULL = -2,
+    SC_THREADS_NONE = -3 /* no thread could be started, errno says why */
+};
+
+/* `workers`: 1 to SC_THREADS_MAX.  `room`: jobs that may wait.  NULL with
+ * errno set.  No thread is started yet. */
+ScThreads *sc_threads_new(const ScThreadsWork *work, void *context,
+                          const char *name, unsigned workers, size_t room);
+
+/* 0, or one of the codes above: then the job is still the caller's. */
+int sc_threads_submit(ScThreads *threads, ScJob *job);
+
+/* Take no more jobs.  What is queued still runs, unless it is drained; the
+ * threads end after that. */
+void sc_threads_close(ScThreads *threads);
+
+/* All jobs that no thread has begun, oldest first, linked by `next`.  They
+ * are the caller's again. */
+ScJob *sc_threads_drain(ScThreads *threads);
+
+/* After close: wait until every thread has ended, at most until the moment
+ * `until` (SC_NEVER: no limit).  How many have not: they are stuck in a job.
+ * May be called again.  Not from a thread of the pool; without the GIL. */
+size_t sc_threads_join(ScThreads *threads, int64_t until);
+
+/* Is this thread one of the pool's? */
+int sc_threads_is_worker(ScThreads *threads);
+
+/* Let go.  Threads that still run do so to the end of the queue, and the last
+ * one frees the memory.  Waits for nothing; any thread, but nobody may use the
+ * pool any more.  Jobs that no thread is left to run must be drained first. */
+void sc_threads_free(ScThreads *threads);
+
+ScThreadsStats sc_threads_stats(ScThreads *threads);
+
+#endif

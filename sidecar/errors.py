@@ -1,0 +1,62 @@
+"""The errors Sidecar raises, each with a number that never changes."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+
+__all__ = [
+    "BridgeClosedError",
+    "CallTimeoutError",
+    "DeadlockError",
+    "ForkedError",
+    "LoopOwnedError",
+    "SidecarError",
+]
+
+
+class SidecarError(Exception):
+    """Base of all errors of Sidecar's own.
+
+    ``code`` is the error's number, ``"SC0001"`` and so on; it is also at the end of the message.
+    """
+
+    code = "SC0000"
+
+
+class DeadlockError(SidecarError, RuntimeError):
+    """A call that could only wait for itself: made on the thread that is just driving the loop it needs."""
+
+    code = "SC0001"
+
+
+class BridgeClosedError(SidecarError, RuntimeError):
+    """The bridge was shut down, or its loop has come to its end."""
+
+    code = "SC0002"
+
+
+# One class since 3.11, three before.
+_timeouts = dict.fromkeys((TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError))
+
+
+class CallTimeoutError(SidecarError, *_timeouts):  # type: ignore[misc]
+    """The call's ``timeout`` went by. Its coroutine was cancelled, and its cleanup waited for.
+
+    A ``TimeoutError``; on 3.9 and 3.10, where they are other classes, also asyncio's and
+    ``concurrent.futures``' one.
+    """
+
+    code = "SC0003"
+
+
+class ForkedError(SidecarError, RuntimeError):
+    """The call's event loop stayed behind in the parent process of an ``os.fork``."""
+
+    code = "SC0004"
+
+
+class LoopOwnedError(SidecarError, RuntimeError):
+    """A bridge's loop was told to run, stop or close; only its bridge may do that."""
+
+    code = "SC0005"

@@ -1,0 +1,107 @@
+/* sidecar.h: Sidecar's C interface, for server plugins and extensions.
+ *
+ *     const Sidecar_API *api = Sidecar_Import();
+ *     if (api == NULL) {
+ *         return NULL;               // the Python error says why
+ *     }
+ *     Sidecar_Request *request = api->request_begin(api);
+ *
+ * The API is one struct of functions in the capsule `sidecar._core._C_API`.
+ * It belongs to the interpreter that was attached when it was imported, and
+ * lives as long as that interpreter's `sidecar._core`: import it once in each
+ * interpreter, and again in each process that forked before the import.
+ *
+ * Attached means: the calling thread holds a thread state of the API's own
+ * interpreter, and the GIL where there is one.  C11 and C++11.  */
+#ifndef SIDECAR_H
+#define SIDECAR_H
+
+#include <Python.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SIDECAR_CAPSULE "sidecar._core._C_API"
+
+/* Changes only when an old caller could no longer use the struct.  What is
+ * added goes to its end: see SIDECAR_API_HAS. */
+#define SIDECAR_API_VERSION 1
+
+/* Characters of a request id that Sidecar makes; never more than 128. */
+#define SIDECAR_REQUEST_ID_LENGTH 36
+
+/* One request in progress.  Used by one thread at a time. */
+typedef struct Sidecar_Request Sidecar_Request;
+
+typedef struct Sidecar_API {
+    /* sizeof(Sidecar_API) and SIDECAR_API_VERSION of the Sidecar at hand. */
+    size_t size;
+    int version;
+
+    /* Start the worker's bridge: call it in each worker, after the fork.
+     * Attached.  0, or -1 with a Python error set. */
+    int (*worker_start)(const struct Sidecar_API *api);
+
+    /* Drain and stop it: refuse new calls, cancel those that run, wait up to
+     * `timeout` seconds.  Harmless where nothing was started.  Attached;
+     * detaches while it waits.  0, or -1 with a Python error set. */
+    int (*worker_stop)(const struct Sidecar_API *api, double timeout);
+
+    /* Make a request, with an id of its own, and enter it.  Attached.  The
+     * caller owns it until request_end.  NULL with a Python error set. */
+    Sidecar_Request *(*request_begin)(const struct Sidecar_API *api);
+
+    /* Application code of the request runs between an enter and an exit:
+     * there it is sidecar.current(), and what is set in context variables
+     * stays in the request.  Any thread, attached.  Enter: 0, or -1 with a
+     * Python error set, where it is entered already.  Exit keeps the Python
+     * error that is set, if one is. */
+    int (*request_enter)(Sidecar_Request *request);
+    void (*request_exit)(Sidecar_Request *request);
+
+    /* The request is over, exited before.  Frees it; NULL is allowed.
+     * Attached.  Keeps the Python error that is set, if one is. */
+    void (*request_end)(Sidecar_Request *request);
+
+    /* Its id, terminated; valid until request_end.  Attached or not. */
+    const char *(*request_id)(Sidecar_Request *request);
+
+    /* Its sidecar.Request, for environ["sidecar.request"]: a new reference.
+     * Attached.  Cannot fail. */
+    PyObject *(*request_object)(Sidecar_Request *request);
+} Sidecar_API;
+
+/* Whether the Sidecar at hand has a function that this header names. */
+#define SIDECAR_API_HAS(api, function) \
+    ((api)->size >= offsetof(Sidecar_API, function) + sizeof((api)->function))
+
+/* The API of the attached interpreter; NULL with a Python error set.
+ * Attached. */
+static inline const Sidecar_API *
+Sidecar_Import(void)
+{
+    const Sidecar_API *api =
+        (const Sidecar_API *)PyCapsule_Import(SIDECAR_CAPSULE, 0);
+    if (api == NULL) {
+        return NULL;
+    }
+    if (api->version != SIDECAR_API_VERSION ||
+        !SIDECAR_API_HAS(api, request_object)) {
+        PyErr_Format(PyExc_ImportError,
+                     "built for version %d of Sidecar's C interface (%zu "
+                     "bytes); the installed Sidecar has version %d (%zu "
+                     "bytes): build it again",
+                     SIDECAR_API_VERSION, sizeof(Sidecar_API), api->version,
+                     api->size);
+        return NULL;
+    }
+    return api;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

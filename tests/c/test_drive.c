@@ -1,0 +1,286 @@
+/* Drive: who owns the loop, step by step.  One thread plays all parts: a
+ * waiter's thread is only a number to the drive.  */
+#include <string.h>
+
+#include "check.h"
+#include "core/drive.h"
+
+enum { MAIN = 1, FIRST, SECOND, THIRD };
+
+static ScWaiter
+waiter_of(uintptr_t thread, bool restricted)
+{
+    ScWaiter waiter;
+    memset(&waiter, 0, sizeof(waiter));
+    sc_waiter_init(&waiter, restricted, -1);
+    waiter.thread = thread;
+    return waiter;
+}
+
+static int
+word(ScWaiter *waiter)
+{
+    return atomic_load(&waiter->park.word);
+}
+
+#define OWNER(drive) atomic_load(&(drive)->owner)
+
+static void
+test_a_free_loop_is_taken_and_left(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter waiter;
+    sc_waiter_init(&waiter, false, -1);
+    atomic_store(&drive.poller.asleep, true);
+    CHECK(!sc_drive_is_owner(&drive));
+    CHECK(sc_drive_enter(&drive, &waiter));
+    CHECK(sc_drive_is_owner(&drive));
+    /* From now on no producer needs to wake anybody. */
+    CHECK(!atomic_load(&drive.poller.asleep));
+    CHECK_EQ(atomic_load(&drive.calls), 1);
+    sc_drive_complete(&drive, &waiter);
+    CHECK_EQ(atomic_load(&drive.calls), 0);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), 0);
+    sc_drive_fini(&drive);
+}
+
+static void
+test_hand_over_goes_to_the_oldest(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter first = waiter_of(FIRST, false),
+             second = waiter_of(SECOND, false),
+             third = waiter_of(THIRD, false);
+    CHECK(sc_drive_enter(&drive, &first));
+    CHECK(!sc_drive_enter(&drive, &second));
+    CHECK(!sc_drive_enter(&drive, &third));
+    CHECK_EQ(atomic_load(&drive.eligible), 2);
+    CHECK_EQ(sc_drive_wait(&second, 0, -1), SC_PARK_TIMEOUT);
+    sc_drive_complete(&drive, &first);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), SECOND);
+    CHECK_EQ(word(&second), SC_PROMOTED);
+    CHECK_EQ(word(&third), SC_WAITING);
+    CHECK_EQ(sc_drive_wait(&second, 0, -1), SC_PARK_CHANGED);
+    sc_drive_complete(&drive, &second);
+    /* The promoted one is told nothing about its own end. */
+    CHECK_EQ(word(&second), SC_PROMOTED);
+    sc_drive_leave(&drive, true, 5);
+    CHECK_EQ(OWNER(&drive), THIRD);
+    sc_drive_complete(&drive, &third);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), 0);
+    CHECK_EQ(atomic_load(&drive.eligible), 0);
+    CHECK_EQ(atomic_load(&drive.calls), 0);
+    sc_drive_fini(&drive);
+}
+
+static void
+test_an_owner_ends_a_waiters_call(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter first = waiter_of(FIRST, false),
+             second = waiter_of(SECOND, false),
+             third = waiter_of(THIRD, false);
+    CHECK(sc_drive_enter(&drive, &first));
+    CHECK(!sc_drive_enter(&drive, &second));
+    CHECK(!sc_drive_enter(&drive, &third));
+    sc_drive_complete(&drive, &second);
+    CHECK_EQ(word(&second), SC_DONE);
+    CHECK_EQ(atomic_load(&drive.calls), 2);
+    CHECK(!sc_drive_withdraw(&drive, &second));
+    sc_drive_complete(&drive, &first);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(word(&second), SC_DONE);
+    CHECK_EQ(OWNER(&drive), THIRD);
+    sc_drive_complete(&drive, &third);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    sc_drive_fini(&drive);
+}
+
+static void
+test_withdrawing(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter first = waiter_of(FIRST, false),
+             second = waiter_of(SECOND, false),
+             third = waiter_of(THIRD, false);
+    CHECK(sc_drive_enter(&drive, &first));
+    CHECK(!sc_drive_enter(&drive, &second));
+    CHECK(!sc_drive_enter(&drive, &third));
+    /* From the queue. */
+    CHECK(!sc_drive_withdraw(&drive, &second));
+    CHECK(!sc_drive_withdraw(&drive, &second));
+    CHECK_EQ(atomic_load(&drive.eligible), 1);
+    /* Its call is alive until the loop has ended it. */
+    CHECK_EQ(atomic_load(&drive.calls), 3);
+    sc_drive_complete(&drive, &second);
+    CHECK_EQ(word(&second), SC_WAITING);
+    /* Promoted in the meantime: it must give the loop on. */
+    sc_drive_complete(&drive, &first);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK(sc_drive_withdraw(&drive, &third));
+    CHECK_EQ(OWNER(&drive), THIRD);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), 0);
+    CHECK_EQ(atomic_load(&drive.calls), 1);
+    sc_drive_complete(&drive, &third);
+    sc_drive_fini(&drive);
+}
+
+static void
+test_a_restricted_caller_drives_alone(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter main_waiter = waiter_of(MAIN, true),
+             first = waiter_of(FIRST, false);
+    CHECK(sc_drive_enter(&drive, &main_waiter));
+    CHECK(!sc_drive_must_yield(&drive, false));
+    CHECK(!sc_drive_enter(&drive, &first));
+    CHECK(sc_drive_must_yield(&drive, false));
+    sc_drive_requeue(&drive, &main_waiter, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), FIRST);
+    CHECK_EQ(word(&first), SC_PROMOTED);
+    CHECK_EQ(word(&main_waiter), SC_WAITING);
+    /* An unrestricted owner goes on, whoever waits. */
+    CHECK(!sc_drive_must_yield(&drive, false));
+    CHECK_EQ(atomic_load(&drive.eligible), 0);
+    sc_drive_complete(&drive, &first);
+    sc_drive_leave(&drive, true, SC_NEVER);
+    /* No pump here: nobody was promoted. */
+    CHECK_EQ(OWNER(&drive), 0);
+    CHECK_EQ(word(&main_waiter), SC_WAITING);
+    CHECK(!sc_drive_withdraw(&drive, &main_waiter));
+    sc_drive_complete(&drive, &main_waiter);
+    CHECK_EQ(atomic_load(&drive.calls), 0);
+    sc_drive_fini(&drive);
+}
+
+static void
+test_a_restricted_caller_is_passed_over(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter first = waiter_of(FIRST, false),
+             main_waiter = waiter_of(MAIN, true),
+             second = waiter_of(SECOND, false);
+    CHECK(sc_drive_enter(&drive, &first));
+    CHECK(!sc_drive_enter(&drive, &main_waiter));
+    CHECK(!sc_drive_must_yield(&drive, true));
+    CHECK(!sc_drive_enter(&drive, &second));
+    CHECK(sc_drive_must_yield(&drive, true));
+    sc_drive_complete(&drive, &first);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), SECOND);
+    sc_drive_complete(&drive, &main_waiter);
+    CHECK_EQ(word(&main_waiter), SC_DONE);
+    sc_drive_complete(&drive, &second);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    sc_drive_fini(&drive);
+}
+
+static void
+test_a_restricted_caller_keeps_off_others_tasks(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter main_waiter = waiter_of(MAIN, true);
+    atomic_store(&drive.tasks, 1);
+    CHECK(!sc_drive_enter(&drive, &main_waiter));
+    CHECK_EQ(OWNER(&drive), 0);
+    sc_drive_complete(&drive, &main_waiter);
+    CHECK_EQ(word(&main_waiter), SC_DONE);
+    atomic_store(&drive.tasks, 0);
+    main_waiter = waiter_of(MAIN, true);
+    CHECK(sc_drive_enter(&drive, &main_waiter));
+    sc_drive_complete(&drive, &main_waiter);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    sc_drive_fini(&drive);
+}
+
+/* The queue against an array, with many waiters and random leavers. */
+static void
+test_random_queue(uint32_t seed)
+{
+    enum { COUNT = 40, STEPS = 20000 };
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter waiters[COUNT];
+    size_t order[COUNT] = {0}, next_order = 0, calls = 0;
+    int owner = -1;
+    for (int step = 0; step < STEPS; step++) {
+        int i = (int)random_below(&seed, COUNT);
+        if (owner < 0 || (i != owner && !order[i])) {
+            waiters[i] = waiter_of((uintptr_t)i + 1,
+                                   owner >= 0 && random_below(&seed, 3) == 0);
+            if (sc_drive_enter(&drive, &waiters[i])) {
+                CHECK(owner < 0);
+                owner = i;
+            }
+            else {
+                CHECK(owner >= 0);
+                order[i] = ++next_order;
+            }
+            calls++;
+        }
+        else if (i != owner) {
+            if (random_below(&seed, 2)) {
+                CHECK(!sc_drive_withdraw(&drive, &waiters[i]));
+            }
+            sc_drive_complete(&drive, &waiters[i]);
+            order[i] = 0;
+            calls--;
+        }
+        else {
+            int heir = -1;
+            for (int k = 0; k < COUNT; k++) {
+                if (order[k] && !waiters[k].restricted &&
+                    (heir < 0 || order[k] < order[heir])) {
+                    heir = k;
+                }
+            }
+            sc_drive_complete(&drive, &waiters[owner]);
+            calls--;
+            sc_drive_leave(&drive, false, SC_NEVER);
+            CHECK_EQ(OWNER(&drive), heir + 1);
+            owner = heir;
+            if (heir >= 0) {
+                CHECK_EQ(word(&waiters[heir]), SC_PROMOTED);
+                order[heir] = 0;
+            }
+            else {
+                for (int k = 0; k < COUNT; k++) {
+                    if (order[k]) {
+                        sc_drive_complete(&drive, &waiters[k]);
+                        CHECK_EQ(word(&waiters[k]), SC_DONE);
+                        order[k] = 0;
+                        calls--;
+                    }
+                }
+            }
+        }
+        CHECK_EQ(atomic_load(&drive.calls), calls);
+    }
+    sc_drive_fini(&drive);
+}
+
+int
+main(void)
+{
+    test_a_free_loop_is_taken_and_left();
+    test_hand_over_goes_to_the_oldest();
+    test_an_owner_ends_a_waiters_call();
+    test_withdrawing();
+    test_a_restricted_caller_drives_alone();
+    test_a_restricted_caller_is_passed_over();
+    test_a_restricted_caller_keeps_off_others_tasks();
+    test_random_queue(3);
+    test_random_queue(77);
+    return 0;
+}
