@@ -167,6 +167,7 @@ async def _wind_up(limit: float, daemon: bool) -> list[str]:
     root = loop._root  # type: ignore[attr-defined]
     root.remove_done_callback(_run_until_complete_cb)
     root.cancel()
+    await asyncio.wait({root})
     left = max(deadline - loop.time(), 0.01)
     try:
         await asyncio.wait_for(loop.shutdown_asyncgens(), left)

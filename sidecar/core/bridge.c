@@ -1,5 +1,7 @@
 #include "core/bridge.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <structmember.h>
 
@@ -21,9 +23,20 @@ typedef struct {
     double cleanup_timeout;
     unsigned generation;
     int state;
+    pthread_mutex_t start_lock; /* error-checking; made anew after a fork */
 } ScBridge;
 
 /* -- the loop ----------------------------------------------------------- */
+
+static void
+make_start_lock(ScBridge *self)
+{
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&self->start_lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
 
 /* In a child: the parent's loop is dead here, and the bridge as new. */
 static void
@@ -32,6 +45,7 @@ forget_parent(ScBridge *self)
     ScLoop *loop = self->loop;
     self->loop = NULL;
     self->generation = sc_fork_generation();
+    make_start_lock(self);
     if (self->state == BRIDGE_CLOSING) {
         self->state = BRIDGE_CLOSED;
     }
@@ -53,34 +67,57 @@ check_generation(ScBridge *self)
     }
 }
 
-static ScLoop *
-make_loop(ScBridge *self)
+/* Under the start lock: make the loop, give it its pump, publish it. */
+static int
+start(ScBridge *self)
 {
-    PyObject *made = PyObject_CallMethod((PyObject *)self, "_make_loop", NULL);
-    if (made == NULL) {
-        return NULL;
-    }
     const char *name = PyUnicode_AsUTF8(self->name);
-    ScLoop *loop = (ScLoop *)made;
+    PyObject *made =
+        name ? PyObject_CallMethod((PyObject *)self, "_make_loop", NULL)
+             : NULL;
+    if (made == NULL) {
+        return -1;
+    }
     char thread_name[16];
-    if (name != NULL) {
-        PyOS_snprintf(thread_name, sizeof(thread_name), "%.10s-pump", name);
-    }
-    if (name == NULL || sc_loop_start_pump(loop, thread_name) < 0) {
+    PyOS_snprintf(thread_name, sizeof(thread_name), "%.10s-pump", name);
+    if (sc_loop_start_pump((ScLoop *)made, thread_name) < 0) {
         Py_DECREF(made);
-        return NULL;
+        return -1;
     }
-    if (self->loop != NULL || self->state == BRIDGE_CLOSED) {
-        /* Another thread was first. */
-        sc_loop_stop_pump(loop, SC_NEVER);
-        PyObject *none =
-            PyObject_CallMethodNoArgs(made, self->st->str_close);
-        Py_XDECREF(none);
-        Py_DECREF(made);
-        return none ? (ScLoop *)Py_XNewRef((PyObject *)self->loop) : NULL;
+    self->loop = (ScLoop *)made;
+    return 0;
+}
+
+/* Take the start lock, detached while another thread has it.  0, or -1 with
+ * DeadlockError set: this thread has it. */
+static int
+lock_start(ScBridge *self)
+{
+    int rc = pthread_mutex_trylock(&self->start_lock);
+    if (rc == EBUSY) {
+        PyThreadState *save = PyEval_SaveThread();
+        rc = pthread_mutex_lock(&self->start_lock);
+        PyEval_RestoreThread(save);
     }
-    self->loop = loop;
-    return (ScLoop *)Py_NewRef(made);
+    if (rc == 0) {
+        return 0;
+    }
+    sc_error_raise(self->st, SC_E_DEADLOCK,
+                   "the bridge %R is just being started on this thread",
+                   self->name);
+    return -1;
+}
+
+static int
+check_state(ScBridge *self, int most_state)
+{
+    if (self->state <= most_state) {
+        return 0;
+    }
+    sc_error_raise(self->st, SC_E_CLOSED,
+                   "the bridge %R was shut down; make another one",
+                   self->name);
+    return -1;
 }
 
 /* New reference to the running loop, made where there is none yet. */
@@ -88,20 +125,23 @@ static ScLoop *
 bridge_loop(ScBridge *self, int most_state)
 {
     check_generation(self);
-    if (self->state > most_state) {
-        sc_error_raise(self->st, SC_E_CLOSED,
-                       "the bridge %R was shut down; make another one",
-                       self->name);
+    if (check_state(self, most_state) < 0) {
         return NULL;
     }
-    if (self->loop != NULL) {
-        return (ScLoop *)Py_NewRef((PyObject *)self->loop);
+    if (self->loop == NULL) {
+        if (lock_start(self) < 0) {
+            return NULL;
+        }
+        int rc = check_state(self, most_state);
+        if (rc == 0 && self->loop == NULL) {
+            rc = start(self);
+        }
+        pthread_mutex_unlock(&self->start_lock);
+        if (rc < 0) {
+            return NULL;
+        }
     }
-    ScLoop *loop = make_loop(self);
-    if (loop == NULL && !PyErr_Occurred()) {
-        return bridge_loop(self, most_state);
-    }
-    return loop;
+    return (ScLoop *)Py_NewRef((PyObject *)self->loop);
 }
 
 /* -- run_sync ----------------------------------------------------------- */
@@ -318,6 +358,7 @@ bridge_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
         self->st = st;
         self->generation = sc_fork_generation();
         self->timeout = -1.0;
+        make_start_lock(self);
         self->name = PyUnicode_FromString("Sidecar");
     }
     return (PyObject *)self;
@@ -347,6 +388,7 @@ bridge_dealloc(ScBridge *self)
     PyObject_GC_UnTrack(self);
     bridge_clear(self);
     Py_CLEAR(self->name);
+    pthread_mutex_destroy(&self->start_lock);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }

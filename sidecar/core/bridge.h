@@ -1,10 +1,9 @@
 /* Bridge: a loop, its pump, and how they come and go.
  *
  * The C type holds what every call passes through; making the loop, draining
- * it and the public class are Python (sidecar/_bridge.py).  A bridge has no
- * lock: a loop is made first and published after, and whoever comes second
- * throws his away; so a fork at any moment leaves nothing locked.  The child
- * of a fork finds a bridge that is not started, whatever the parent's was.
+ * it and the public class are Python (sidecar/_bridge.py).  Its start is under
+ * a lock that is waited for detached.  The child of a fork finds a bridge that
+ * is not started, whatever the parent's was, and a lock that nobody holds.
  * Everything here is called attached.  */
 #ifndef SIDECAR_CORE_BRIDGE_H
 #define SIDECAR_CORE_BRIDGE_H

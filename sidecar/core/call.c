@@ -279,10 +279,19 @@ make_orphan(ScCall *self)
     settle(self, NULL, NULL);
 }
 
-void
+int
 sc_call_timer_due(ScLoop *loop, ScTimer *timer)
 {
+    /* Behind what is ready, as any timer: a first step that waits there is
+     * not cancelled before it was run. */
     ScCall *self = OF(ScCall, timer, timer);
+    return sc_loop_push(loop, Py_NewRef((PyObject *)self));
+}
+
+void
+sc_call_time_out(ScLoop *loop, PyObject *call)
+{
+    ScCall *self = (ScCall *)call;
     if (self->ended || self->done) {
         return;
     }
@@ -291,14 +300,12 @@ sc_call_timer_due(ScLoop *loop, ScTimer *timer)
         return;
     }
     self->timed_out = true;
-    int64_t now = sc_clock_now();
-    if (self->cleanup == 0 ||
-        sc_timers_add(&loop->timers, &self->timer, now + self->cleanup) < 0) {
-        cancel_task(self);
-        make_orphan(self);
-        return;
-    }
     cancel_task(self);
+    if (self->cleanup == 0 ||
+        sc_timers_add(&loop->timers, &self->timer,
+                      sc_clock_now() + self->cleanup) < 0) {
+        make_orphan(self);
+    }
 }
 
 void

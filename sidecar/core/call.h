@@ -69,7 +69,8 @@ void sc_call_close_coroutine(PyObject *coro);
 /* What the loop's rounds tell it; on the owner. */
 void sc_call_take_start(ScLoop *loop, ScOp *op);
 void sc_call_take_cancel(ScLoop *loop, ScOp *op);
-void sc_call_timer_due(ScLoop *loop, ScTimer *timer);
+int sc_call_timer_due(ScLoop *loop, ScTimer *timer); /* into the ring */
+void sc_call_time_out(ScLoop *loop, PyObject *call); /* out of it */
 void sc_call_task_ended(ScLoop *loop, PyObject *call, PyObject *task);
 void sc_calls_collect(ScLoop *loop);
 

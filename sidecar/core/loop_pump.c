@@ -67,8 +67,10 @@ sc_loop_start_pump(ScLoop *self, const char *name)
         return -1;
     }
     self->pump = pump;
-    /* From here on whatever comes due finds the pump (drive.h, 2). */
+    /* Nobody else knows the loop yet: run what it was born with, and leave it
+     * so that from here on whatever comes due finds the pump (drive.h, 2). */
     sc_drive_claim(self->drive);
+    sc_loop_run_batch(self);
     sc_drive_leave(self->drive, false, sc_timers_next(&self->timers));
     return 0;
 }

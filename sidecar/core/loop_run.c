@@ -226,11 +226,10 @@ take_timers(ScLoop *self, int64_t now)
 {
     ScTimer *timer;
     while ((timer = sc_timers_pop(&self->timers, now)) != NULL) {
-        if (timer->kind == SC_TIMER_CALL) {
-            sc_call_timer_due(self, timer);
-        }
-        else if (sc_loop_push(self, (PyObject *)sc_timer_handle_of(timer)) <
-                 0) {
+        int rc = timer->kind == SC_TIMER_CALL
+                     ? sc_call_timer_due(self, timer)
+                     : sc_loop_push(self, (PyObject *)sc_timer_handle_of(timer));
+        if (rc < 0) {
             return -1;
         }
     }
@@ -289,7 +288,11 @@ run_handle(ScLoop *self, PyObject *handle)
     PyTypeObject *type = Py_TYPE(handle);
     if (type != self->st->handle_type &&
         type != self->st->timer_handle_type) {
-        return run_foreign(self, handle);
+        if (type != self->st->call_type) {
+            return run_foreign(self, handle);
+        }
+        sc_call_time_out(self, handle);
+        return 0;
     }
     if (((ScHandle *)handle)->cancelled) {
         return 0;

@@ -106,9 +106,15 @@ sc_state_of_type(PyTypeObject *type)
 
 int
 sc_type_add(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
-            PyObject *bases, const char *name)
+            PyObject *base, const char *name)
 {
-    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
+    /* 3.9 takes a tuple only. */
+    PyObject *tuple = base ? PyTuple_Pack(1, base) : NULL;
+    if (base != NULL && tuple == NULL) {
+        return -1;
+    }
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, tuple);
+    Py_XDECREF(tuple);
     if (*slot == NULL) {
         return -1;
     }

@@ -122,9 +122,9 @@ sc_state_of_module(PyObject *module)
     return (ScState *)PyModule_GetState(module);
 }
 
-/* Make a heap type of the module, keep it in *slot and, where `name` is not
- * NULL, publish it. */
+/* Make a heap type of the module with `base` (NULL: object), keep it in *slot
+ * and, where `name` is not NULL, publish it. */
 int sc_type_add(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
-                PyObject *bases, const char *name);
+                PyObject *base, const char *name);
 
 #endif

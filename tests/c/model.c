@@ -468,24 +468,33 @@ bool
 call_run_until(Call *call, int64_t until)
 {
     Model *model = call->model;
+    bool stay = random_below(&call->seed, 2);
     bool owns = begin(call, false), in_time = owns;
-    if (!owns && sc_drive_wait(&call->waiter, until, -1) == SC_PARK_CHANGED) {
-        in_time = true;
-        owns = word_of(call) == SC_PROMOTED;
-    }
-    else if (!owns) {
-        owns = sc_drive_withdraw(&model->drive, &call->waiter);
-        /* Ours to give away, though nobody waits for the call any more. */
-    }
-    if (owns) {
-        if (atomic_load(&model->inside) != sc_thread_self()) {
+    if (!owns) {
+        in_time = sc_drive_wait(&call->waiter, until, -1) == SC_PARK_CHANGED;
+        if (!in_time) {
+            owns = sc_drive_withdraw(&model->drive, &call->waiter);
+            /* Not ours, and yet in no queue: then its end has been told. */
+            in_time = !owns && word_of(call) == SC_DONE;
+        }
+        else {
+            owns = word_of(call) == SC_PROMOTED;
+        }
+        if (owns) {
+            CHECK_EQ(word_of(call), SC_PROMOTED);
             come_in(model);
         }
-        if (in_time) {
-            while (!drive(model, call)) {
-            }
+    }
+    if (owns) {
+        /* Given up, but promoted: go on all the same, or give it on. */
+        if (in_time || stay) {
+            CHECK(drive(model, call));
+            in_time = true;
         }
         leave(model);
+    }
+    else if (in_time) {
+        CHECK(call->done);
     }
     call_drop(call);
     return in_time;

@@ -73,8 +73,8 @@ void call_drop(Call *call);
 /* As run_sync does: make the call, drive or wait until it is over. */
 void call_run(Call *call, bool restricted);
 
-/* As a caller that is interrupted does: it waits until `until`, gives the call
- * up, and the loop ends it.  True: the call was over in time. */
+/* As a caller that is interrupted does: it waits until `until` and gives the
+ * call up, which the loop ends then.  True: it has seen the call's end. */
 bool call_run_until(Call *call, int64_t until);
 
 /* Nobody waits for it: any thread, by the inbox. */

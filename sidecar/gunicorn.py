@@ -1,0 +1,82 @@
+"""gunicorn's hooks: each worker gets a bridge, each request a scope.
+
+Either of the two turns it on::
+
+    gunicorn -c python:sidecar.gunicorn app:application
+
+    from sidecar.gunicorn import post_fork      # in a gunicorn.conf.py
+
+``post_fork`` alone suffices. A configuration with a ``post_fork`` of its own calls this one from it. Sync and
+threaded workers, with and without ``--preload``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sidecar
+
+__all__ = ["post_fork", "worker_exit"]
+
+_COVERED = ("sync", "gthread")
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Start the worker's bridge, and put ``sidecar.WSGIMiddleware`` around the application it will load.
+
+    The bridge is drained when the worker ends, whether or not the configuration names ``worker_exit`` as well.
+    """
+    _wrap_loader(worker)
+    _ensure_drain(server)
+    if _kind(worker) in _COVERED:
+        sidecar.get_bridge().start()
+    else:
+        worker.log.warning(
+            "sidecar: workers of the class %s are not covered yet, only %s are: calls may block the worker",
+            worker.cfg.worker_class_str,
+            " and ".join(_COVERED),
+        )
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Drain the worker's bridge: cancel what still runs, and wait for its cleanup, a bounded time.
+
+    Before the interpreter joins the threads of a threaded worker, one of which may wait in ``run_sync``.
+    """
+    sidecar.shutdown()
+
+
+def _kind(worker: Any) -> str:
+    kind: str = worker.cfg.worker_class_str
+    # One sync worker with threads is a threaded one.
+    return kind.rpartition(".")[2] if kind.startswith("gunicorn.workers.") else kind
+
+
+def _wrap_loader(worker: Any) -> None:
+    """Wrap the application when the worker has loaded it: after this hook, unless it was preloaded."""
+    load = worker.load_wsgi
+
+    @functools.wraps(load)
+    def load_wsgi() -> None:
+        load()
+        application = getattr(worker, "wsgi", None)
+        if application is not None and not isinstance(application, sidecar.WSGIMiddleware):
+            worker.wsgi = sidecar.WSGIMiddleware(application)
+
+    worker.load_wsgi = load_wsgi
+
+
+def _ensure_drain(server: Any) -> None:
+    """Have this worker's copy of the settings drain at its exit, after the configuration's own hook."""
+    configured = server.cfg.worker_exit
+    if configured is worker_exit:
+        return
+
+    def exit_and_drain(server: Any, worker: Any) -> None:
+        try:
+            configured(server, worker)
+        finally:
+            worker_exit(server, worker)
+
+    server.cfg.set("worker_exit", exit_and_drain)
