@@ -65,8 +65,7 @@ check_uwsgi(void)
 static void
 check_python(void)
 {
-    static const char expected[] =
-        Py_STRINGIFY(PY_MAJOR_VERSION) "." Py_STRINGIFY(PY_MINOR_VERSION);
+    static const char expected[] = SIDECAR_PYTHON_VERSION;
     const char *found = Py_GetVersion();
     size_t length = sizeof(expected) - 1;
     if (strncmp(found, expected, length) != 0 ||

@@ -15,11 +15,12 @@ refuse_import(void)
     PyObject *path = PySys_GetObject("path"); /* borrowed: sys holds it */
     PyObject *text = path != NULL ? PyObject_Repr(path) : NULL;
     const char *shown = text != NULL ? PyUnicode_AsUTF8(text) : NULL;
-    uwsgi_log("[sidecar] cannot import sidecar: Python %s of this uWSGI has no "
-              "working sidecar package (the error is above). Install it for "
-              "this very Python, or name its virtualenv with `virtualenv = "
-              "PATH` or its folder with `pythonpath = PATH`. sys.path is %s\n",
-              PY_VERSION, shown != NULL ? shown : "unknown");
+    uwsgi_log(
+        "[sidecar] cannot import sidecar: Python %s of this uWSGI has no "
+        "working sidecar package (the error is above). Install it for "
+        "this very Python, or name its virtualenv with `virtualenv = "
+        "PATH` or its folder with `pythonpath = PATH`. sys.path is %s\n",
+        PY_VERSION, shown != NULL ? shown : "unknown");
     exit(1);
 }
 

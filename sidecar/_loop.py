@@ -18,7 +18,7 @@ __all__ = ["Loop"]
 class _NoSelector(selectors.BaseSelector):
     """Stands where asyncio's loop keeps its selector; the loop's C part watches the descriptors itself."""
 
-    def _refuse(self, *_: object) -> NoReturn:
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError("sidecar.Loop has no selector; use loop.add_reader() and loop.add_writer()")
 
     register = unregister = modify = select = _refuse

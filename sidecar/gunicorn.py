@@ -19,7 +19,7 @@ import sidecar
 
 __all__ = ["post_fork", "worker_exit"]
 
-_COVERED = ("sync", "gthread")
+_COVERED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -29,14 +29,13 @@ def post_fork(server: Any, worker: Any) -> None:
     """
     _wrap_loader(worker)
     _ensure_drain(server)
-    if _kind(worker) in _COVERED:
-        sidecar.get_bridge().start()
-    else:
+    if _COVERED.isdisjoint(base.__module__ for base in type(worker).__mro__):
         worker.log.warning(
-            "sidecar: workers of the class %s are not covered yet, only %s are: calls may block the worker",
-            worker.cfg.worker_class_str,
-            " and ".join(_COVERED),
+            "sidecar: worker class %s is not covered yet (sync and gthread are): a call may block the whole worker",
+            type(worker).__qualname__,
         )
+    else:
+        sidecar.get_bridge().start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -45,12 +44,6 @@ def worker_exit(server: Any, worker: Any) -> None:
     Before the interpreter joins the threads of a threaded worker, one of which may wait in ``run_sync``.
     """
     sidecar.shutdown()
-
-
-def _kind(worker: Any) -> str:
-    kind: str = worker.cfg.worker_class_str
-    # One sync worker with threads is a threaded one.
-    return kind.rpartition(".")[2] if kind.startswith("gunicorn.workers.") else kind
 
 
 def _wrap_loader(worker: Any) -> None:

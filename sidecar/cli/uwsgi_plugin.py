@@ -177,6 +177,7 @@ def compile_plugin(work: Path, header: str, cflags: str, uwsgi: Path, strict: bo
         *layout_flags(cflags),
         f"-DSIDECAR_UWSGI_HASH=UINT64_C(0x{hash_of(header, cflags):016x})",
         f"-DSIDECAR_UWSGI_VERSION={as_c_string(version_of(cflags))}",
+        f"-DSIDECAR_PYTHON_VERSION={as_c_string(sysconfig.get_python_version())}",
         f"-DSIDECAR_UWSGI_PATH={as_c_string(str(uwsgi))}",
         *WARNINGS, *(["-Werror"] if strict else []),
         "-isystem", str(work / "uwsgi"), "-isystem", str(find_python_header()),

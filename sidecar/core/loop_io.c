@@ -45,7 +45,9 @@ set_side(ScLoop *self, int fd, bool writer, PyObject *handle,
     }
     uint32_t bit = writer ? EPOLLOUT : EPOLLIN;
     uint32_t events = handle ? io->events | bit : io->events & ~bit;
-    if (events != io->events &&
+    /* Told again where nothing changes, too: the descriptor may be another one
+     * that got the number of one closed without a word. */
+    if ((events != io->events || handle != NULL) &&
         sc_poller_set(&self->drive->poller, fd, io->events, events) < 0 &&
         handle != NULL) {
         Py_DECREF(handle);

@@ -1,0 +1,43 @@
+"""The type hints: the package is strict, the stubs say what the C part has, and a consumer gets what it should."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sidecar
+
+HERE = Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("mypy") is None, reason="mypy is not installed (there may be none for this Python yet)"
+)
+
+
+def check(tmp_path: Path, *arguments: str) -> None:
+    """Run a checker away from the checkout, on the very package that is imported here."""
+    environment = {**os.environ, "MYPY_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)} on {sidecar.__file__}:\n{done.stdout}{done.stderr}"
+
+
+def test_package_is_strict(tmp_path: Path) -> None:
+    check(tmp_path, "mypy", "--strict", "-p", "sidecar")
+
+
+def test_consumer_sees_the_types(tmp_path: Path) -> None:
+    # Its deliberate mistakes are ignored by name; one that is no mistake any more is an unused ignore, an error.
+    check(tmp_path, "mypy", "--strict", str(HERE / "consumer.py"))
+
+
+def test_stubs_match_the_binary(tmp_path: Path) -> None:
+    # On 3.9 mypy takes what a Python module imports for what it offers; the one stub file is the C part's.
+    checked = "sidecar" if sys.version_info >= (3, 10) else "sidecar._core"
+    check(tmp_path, "mypy.stubtest", "--concise", checked)
