@@ -238,6 +238,11 @@ sc_start_response_init(PyObject *module)
     if (st->header_request_id == NULL) {
         return -1;
     }
-    return sc_type_add(module, &st->start_response_type, &start_response_spec,
-                       NULL, NULL);
+    if (sc_type_add(module, &st->start_response_type, &start_response_spec,
+                    NULL, NULL) < 0) {
+        return -1;
+    }
+    /* Python 3.9 has no flag for it. */
+    st->start_response_type->tp_new = NULL;
+    return 0;
 }

@@ -261,9 +261,13 @@ int
 sc_wsgi_body_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
-    if (sc_type_add(module, &st->wsgi_body_type, &body_spec, NULL, NULL) < 0) {
+    if (sc_type_add(module, &st->wsgi_body_type, &body_spec, NULL, NULL) < 0 ||
+        sc_type_add(module, &st->wsgi_sized_body_type, &sized_body_spec, NULL,
+                    NULL) < 0) {
         return -1;
     }
-    return sc_type_add(module, &st->wsgi_sized_body_type, &sized_body_spec,
-                       NULL, NULL);
+    /* Python 3.9 has no flag for it. */
+    st->wsgi_body_type->tp_new = NULL;
+    st->wsgi_sized_body_type->tp_new = NULL;
+    return 0;
 }

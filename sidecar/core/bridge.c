@@ -435,9 +435,9 @@ bridge_close_end(ScBridge *self, PyObject *seconds)
     }
     bool over =
         sc_loop_stop_pump(loop, sc_clock_now() + sc_clock_from_seconds(limit));
-    return Py_BuildValue("(NN)", (PyObject *)loop,
-                         PyBool_FromLong(over &&
-                                         sc_drive_reclaim(loop->drive)));
+    return Py_BuildValue(
+        "(NN)", (PyObject *)loop,
+        PyBool_FromLong(over && sc_drive_reclaim(loop->drive)));
 }
 
 static PyMethodDef bridge_methods[] = {

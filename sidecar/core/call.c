@@ -11,7 +11,7 @@
 #include "core/support.h"
 #include "core/task.h"
 
-#define OF(type, pointer, field)                                              \
+#define OF(type, pointer, field) \
     ((type *)((char *)(pointer)-offsetof(type, field)))
 
 /* A thread with less stack than this drives its own call only. */
@@ -110,14 +110,13 @@ call_new(ScLoop *loop, const ScCallArgs *args)
     self->coro = args->coro;
     self->context = context;
     self->task = self->result = self->error = NULL;
-    self->deadline = args->timeout == SC_NEVER
-                         ? SC_NEVER
-                         : sc_clock_now() + args->timeout;
+    self->deadline =
+        args->timeout == SC_NEVER ? SC_NEVER : sc_clock_now() + args->timeout;
     self->cleanup = args->cleanup;
     atomic_init(&self->abandoned, false);
     atomic_init(&self->cancel_posted, false);
-    self->cancel_asked = self->ended = self->done = self->timed_out =
-        self->orphaned = false;
+    self->started = self->cancel_asked = self->ended = self->done =
+        self->timed_out = self->orphaned = false;
     return self;
 }
 
@@ -187,8 +186,8 @@ follow_task(ScCall *self)
 {
     PyObject *stack[] = {self->task, (PyObject *)self,
                          self->st->empty_context};
-    PyObject *none = PyObject_VectorcallMethod(
-        self->st->str_add_done_callback, stack, 2, self->st->kw_context);
+    PyObject *none = PyObject_VectorcallMethod(self->st->str_add_done_callback,
+                                               stack, 2, self->st->kw_context);
     Py_XDECREF(none);
     if (none == NULL) {
         return -1;
@@ -205,6 +204,7 @@ static void
 call_start(ScCall *self)
 {
     ScLoop *loop = self->loop;
+    self->started = true;
     if (atomic_load(&self->abandoned)) {
         sc_call_close_coroutine(self->coro);
         settle(self, NULL, NULL);
@@ -230,12 +230,10 @@ call_start(ScCall *self)
     }
 }
 
-void
-sc_call_take_start(ScLoop *Py_UNUSED(loop), ScOp *op)
+PyObject *
+sc_call_of_start(ScOp *op)
 {
-    ScCall *self = OF(ScCall, op, start_op);
-    call_start(self);
-    Py_DECREF((PyObject *)self);
+    return (PyObject *)OF(ScCall, op, start_op);
 }
 
 void
@@ -250,14 +248,20 @@ sc_call_take_cancel(ScLoop *Py_UNUSED(loop), ScOp *op)
 }
 
 void
-sc_call_drop_op(ScLoop *Py_UNUSED(loop), ScOp *op)
+sc_call_drop(PyObject *call)
+{
+    ScCall *self = (ScCall *)call;
+    if (!self->started && self->coro != NULL) {
+        sc_call_close_coroutine(self->coro);
+    }
+    Py_DECREF(call);
+}
+
+void
+sc_call_drop_op(ScOp *op)
 {
     if (op->kind == SC_OP_CALL) {
-        ScCall *self = OF(ScCall, op, start_op);
-        if (self->coro != NULL) {
-            sc_call_close_coroutine(self->coro);
-        }
-        Py_DECREF((PyObject *)self);
+        sc_call_drop(sc_call_of_start(op));
     }
     else {
         Py_DECREF((PyObject *)OF(ScCall, op, cancel_op));
@@ -288,10 +292,9 @@ sc_call_timer_due(ScLoop *loop, ScTimer *timer)
     return sc_loop_push(loop, Py_NewRef((PyObject *)self));
 }
 
-void
-sc_call_time_out(ScLoop *loop, PyObject *call)
+static void
+time_out(ScCall *self)
 {
-    ScCall *self = (ScCall *)call;
     if (self->ended || self->done) {
         return;
     }
@@ -302,9 +305,20 @@ sc_call_time_out(ScLoop *loop, PyObject *call)
     self->timed_out = true;
     cancel_task(self);
     if (self->cleanup == 0 ||
-        sc_timers_add(&loop->timers, &self->timer,
+        sc_timers_add(&self->loop->timers, &self->timer,
                       sc_clock_now() + self->cleanup) < 0) {
         make_orphan(self);
+    }
+}
+
+void
+sc_call_turn(ScLoop *Py_UNUSED(loop), PyObject *call)
+{
+    if (((ScCall *)call)->started) {
+        time_out((ScCall *)call);
+    }
+    else {
+        call_start((ScCall *)call);
     }
 }
 
@@ -430,14 +444,14 @@ wait_turn(ScCall *self)
     }
     int why;
     PyThreadState *save = PyEval_SaveThread();
-    why = sc_drive_wait(&self->waiter, until,
-                        is_main ? st->signal_pipe[0] : -1);
+    why =
+        sc_drive_wait(&self->waiter, until, is_main ? st->signal_pipe[0] : -1);
     PyEval_RestoreThread(save);
     if (is_main && sc_signals_end(st, &signals) < 0) {
         return TURN_INTERRUPTED;
     }
-    switch (atomic_load_explicit(&self->waiter.park.word,
-                                 memory_order_acquire)) {
+    switch (
+        atomic_load_explicit(&self->waiter.park.word, memory_order_acquire)) {
     case SC_DONE:
         return TURN_OVER;
     case SC_PROMOTED:
@@ -512,7 +526,7 @@ serve(ScCall *self, bool mine, PyObject **interrupt)
         case TURN_GIVEN_UP:
             return give_up(self, false);
         case TURN_INTERRUPTED:
-            fresh = fresh && self->task == NULL && !self->done;
+            fresh = fresh && !self->started;
             if (*interrupt != NULL) {
                 Py_SETREF(*interrupt, sc_error_take());
                 return give_up(self, mine);
@@ -588,8 +602,8 @@ answer(ScCall *self, Turn turn, PyObject *interrupt)
 static PyObject *
 refuse(ScState *st, ScLoop *loop, PyObject *coro)
 {
-    PyObject *text = sc_support_call("deadlock_text", "(OO)",
-                                     (PyObject *)loop, coro);
+    PyObject *text =
+        sc_support_call("deadlock_text", "(OO)", (PyObject *)loop, coro);
     if (text != NULL) {
         sc_error_raise(st, SC_E_DEADLOCK, "%U", text);
         Py_DECREF(text);

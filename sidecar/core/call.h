@@ -36,10 +36,11 @@ typedef struct ScCall {
     PyObject *task; /* NULL before it starts and once its result is out */
     PyObject *result;
     PyObject *error;
-    int64_t deadline; /* SC_NEVER: none */
-    int64_t cleanup;  /* ns from the deadline until it is given up */
+    int64_t deadline;      /* SC_NEVER: none */
+    int64_t cleanup;       /* ns from the deadline until it is given up */
     atomic_bool abandoned; /* nobody waits for it any more */
     atomic_bool cancel_posted;
+    bool started;
     bool cancel_asked;
     bool ended;     /* the task is over */
     bool done;      /* result or error is here, or it is orphaned */
@@ -66,15 +67,18 @@ PyObject *sc_call_coroutine(PyObject *awaitable);
 /* Close a coroutine that will not be run; keeps the error that is set. */
 void sc_call_close_coroutine(PyObject *coro);
 
-/* What the loop's rounds tell it; on the owner. */
-void sc_call_take_start(ScLoop *loop, ScOp *op);
+/* What the loop's rounds tell it; on the owner.  A call stands in the ring
+ * itself: first to be started, later because its time is out. */
+PyObject *sc_call_of_start(ScOp *op);
+void sc_call_turn(ScLoop *loop, PyObject *call);
 void sc_call_take_cancel(ScLoop *loop, ScOp *op);
-int sc_call_timer_due(ScLoop *loop, ScTimer *timer); /* into the ring */
-void sc_call_time_out(ScLoop *loop, PyObject *call); /* out of it */
+int sc_call_timer_due(ScLoop *loop, ScTimer *timer);
 void sc_call_task_ended(ScLoop *loop, PyObject *call, PyObject *task);
 void sc_calls_collect(ScLoop *loop);
 
-/* An op that will never be taken: the loop is being released. */
-void sc_call_drop_op(ScLoop *loop, ScOp *op);
+/* In the inbox or the ring of a loop that is being released: it will not
+ * run.  Both take over a reference. */
+void sc_call_drop_op(ScOp *op);
+void sc_call_drop(PyObject *call);
 
 #endif

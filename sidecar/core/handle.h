@@ -38,8 +38,8 @@ typedef struct ScHandle {
 
 typedef struct ScTimerHandle {
     ScHandle base;
-    ScTimer timer; /* the owner's */
-    double when;   /* loop.time() */
+    ScTimer timer;      /* the owner's */
+    double when;        /* loop.time() */
     atomic_bool posted; /* its op is in the inbox */
 } ScTimerHandle;
 

@@ -110,7 +110,7 @@ drop_inbox(ScLoop *self)
     while (op != NULL) {
         ScOp *next = op->next;
         if (op->kind == SC_OP_CALL || op->kind == SC_OP_CALL_CANCEL) {
-            sc_call_drop_op(self, op);
+            sc_call_drop_op(op);
         }
         else {
             Py_DECREF((PyObject *)sc_handle_of(op));
@@ -124,7 +124,12 @@ sc_loop_release(ScLoop *self)
 {
     PyObject *handle;
     while ((handle = sc_loop_pop(self)) != NULL) {
-        Py_DECREF(handle);
+        if (Py_TYPE(handle) == self->st->call_type) {
+            sc_call_drop(handle);
+        }
+        else {
+            Py_DECREF(handle);
+        }
     }
     ScTimer *timer;
     while ((timer = sc_timers_pop(&self->timers, SC_NEVER)) != NULL) {
@@ -243,7 +248,10 @@ enqueue(ScLoop *self, ScHandle *handle, bool threadsafe)
     }
     Py_INCREF((PyObject *)handle);
     if (threadsafe ? sc_drive_is_owner(self->drive) : sc_loop_is_mine(self)) {
-        if (sc_loop_push(self, (PyObject *)handle) < 0) {
+        /* What other threads sent before this runs before it. */
+        if ((!sc_inbox_is_empty(&self->drive->inbox) &&
+             sc_loop_take_inbox(self) < 0) ||
+            sc_loop_push(self, (PyObject *)handle) < 0) {
             Py_DECREF((PyObject *)handle);
             return NULL;
         }
@@ -325,8 +333,8 @@ schedule_at(ScLoop *self, const char *method, double when,
     if (check_debug(self, method, args[0], false) < 0) {
         return NULL;
     }
-    ScTimerHandle *handle = sc_timer_handle_new(self, when, args[0], args + 1,
-                                                nargs - 1, context);
+    ScTimerHandle *handle =
+        sc_timer_handle_new(self, when, args[0], args + 1, nargs - 1, context);
     if (handle == NULL) {
         return NULL;
     }
@@ -335,8 +343,8 @@ schedule_at(ScLoop *self, const char *method, double when,
         atomic_store(&handle->posted, true);
         sc_loop_post(self, &handle->base.op, SC_OP_TIMER);
     }
-    else if (sc_timers_add(&self->timers, &handle->timer,
-                           sc_timer_due(when)) < 0) {
+    else if (sc_timers_add(&self->timers, &handle->timer, sc_timer_due(when)) <
+             0) {
         Py_DECREF((PyObject *)handle);
         Py_DECREF((PyObject *)handle);
         return PyErr_NoMemory();
@@ -506,12 +514,15 @@ get_task_factory(ScLoop *self, void *Py_UNUSED(closure))
 static int
 set_task_factory(ScLoop *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    Py_XSETREF(self->task_factory, Py_XNewRef(value == Py_None ? NULL : value));
+    Py_XSETREF(self->task_factory,
+               Py_XNewRef(value == Py_None ? NULL : value));
     return 0;
 }
 
-#define FAST(name, function, doc)                                             \
-    {name, SC_METHOD(function), METH_FASTCALL | METH_KEYWORDS, doc}
+#define FAST(name, function, doc)                                     \
+    {                                                                 \
+        name, SC_METHOD(function), METH_FASTCALL | METH_KEYWORDS, doc \
+    }
 
 static PyMethodDef loop_methods[] = {
     FAST("call_soon", loop_call_soon, "asyncio's loop.call_soon()."),
@@ -540,9 +551,11 @@ static PyMethodDef loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define FLAG(name, field)                                                     \
-    {name, (getter)get_flag, (setter)set_flag, NULL,                          \
-     (void *)offsetof(ScLoop, field)}
+#define FLAG(name, field)                               \
+    {                                                   \
+        name, (getter)get_flag, (setter)set_flag, NULL, \
+            (void *)offsetof(ScLoop, field)             \
+    }
 
 static PyGetSetDef loop_getset[] = {
     {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},

@@ -58,7 +58,7 @@ typedef struct ScLoop {
     ScTimers timers;
     ScIo *io;
     size_t io_room;
-    struct ScCall *finished; /* calls whose tasks have just ended */
+    struct ScCall *finished;  /* calls whose tasks have just ended */
     PyObject *asyncgen_first; /* the hooks while it runs; made when needed */
     PyObject *asyncgen_final;
     PyObject *task_factory; /* NULL: none */
@@ -84,9 +84,8 @@ static inline bool
 sc_loop_is_mine(ScLoop *self)
 {
     return sc_drive_is_owner(self->drive) ||
-           (!self->bridged &&
-            atomic_load_explicit(&self->drive->owner, memory_order_relaxed) ==
-                0);
+           (!self->bridged && atomic_load_explicit(&self->drive->owner,
+                                                   memory_order_relaxed) == 0);
 }
 
 /* 0, or -1 with RuntimeError set: the loop is closed. */

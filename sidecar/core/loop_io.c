@@ -75,8 +75,7 @@ add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs)
     if (fd < 0 || sc_loop_check_open(self) < 0) {
         return NULL;
     }
-    ScHandle *handle =
-        sc_handle_new(self, args[1], args + 2, nargs - 2, NULL);
+    ScHandle *handle = sc_handle_new(self, args[1], args + 2, nargs - 2, NULL);
     if (handle == NULL || sc_loop_is_dead(self)) {
         return (PyObject *)handle;
     }

@@ -118,10 +118,8 @@ take_timer(ScLoop *self, ScTimerHandle *handle)
     return 0;
 }
 
-/* A restricted owner starts nobody else's call: it puts them back, and yields
- * right after. */
-static int
-take_inbox(ScLoop *self, bool restricted)
+int
+sc_loop_take_inbox(ScLoop *self)
 {
     int rc = 0;
     ScOp *op = sc_inbox_take(&self->drive->inbox);
@@ -135,12 +133,7 @@ take_inbox(ScLoop *self, bool restricted)
             rc |= take_timer(self, (ScTimerHandle *)sc_handle_of(op));
             break;
         case SC_OP_CALL:
-            if (restricted) {
-                sc_inbox_push(&self->drive->inbox, op);
-            }
-            else {
-                sc_call_take_start(self, op);
-            }
+            rc |= sc_loop_push(self, sc_call_of_start(op));
             break;
         case SC_OP_CALL_CANCEL:
             sc_call_take_cancel(self, op);
@@ -196,8 +189,7 @@ sleep_until_event(ScLoop *self)
     int signal_fd = -1;
     bool is_main = sc_signals_is_main(st);
     if (is_main) {
-        if (sc_signals_prepare(st) < 0 ||
-            sc_signals_begin(st, &signals) < 0) {
+        if (sc_signals_prepare(st) < 0 || sc_signals_begin(st, &signals) < 0) {
             return -1;
         }
         signal_fd = st->signal_pipe[0];
@@ -226,9 +218,10 @@ take_timers(ScLoop *self, int64_t now)
 {
     ScTimer *timer;
     while ((timer = sc_timers_pop(&self->timers, now)) != NULL) {
-        int rc = timer->kind == SC_TIMER_CALL
-                     ? sc_call_timer_due(self, timer)
-                     : sc_loop_push(self, (PyObject *)sc_timer_handle_of(timer));
+        int rc =
+            timer->kind == SC_TIMER_CALL
+                ? sc_call_timer_due(self, timer)
+                : sc_loop_push(self, (PyObject *)sc_timer_handle_of(timer));
         if (rc < 0) {
             return -1;
         }
@@ -238,13 +231,10 @@ take_timers(ScLoop *self, int64_t now)
 
 /* Fill the ring.  `lazy`: descriptors need no look in every round. */
 static int
-gather(ScLoop *self, bool lazy, bool restricted)
+gather(ScLoop *self, bool lazy)
 {
-    if (take_inbox(self, restricted) < 0) {
+    if (sc_loop_take_inbox(self) < 0) {
         return -1;
-    }
-    if (sc_loop_is_dead(self)) {
-        return 0; /* a call's first step has forked: touch nothing */
     }
     int64_t now = sc_clock_now();
     if (self->ring.count > 0 || self->stopping ||
@@ -257,7 +247,7 @@ gather(ScLoop *self, bool lazy, bool restricted)
         }
     }
     else {
-        if (sleep_until_event(self) < 0 || take_inbox(self, restricted) < 0) {
+        if (sleep_until_event(self) < 0 || sc_loop_take_inbox(self) < 0) {
             return -1;
         }
         now = self->polled_at = sc_clock_now();
@@ -270,8 +260,7 @@ gather(ScLoop *self, bool lazy, bool restricted)
 static int
 run_foreign(ScLoop *self, PyObject *handle)
 {
-    PyObject *cancelled =
-        PyObject_GetAttr(handle, self->st->str__cancelled);
+    PyObject *cancelled = PyObject_GetAttr(handle, self->st->str__cancelled);
     int skip = cancelled ? PyObject_IsTrue(cancelled) : -1;
     Py_XDECREF(cancelled);
     if (skip != 0) {
@@ -286,12 +275,11 @@ static int
 run_handle(ScLoop *self, PyObject *handle)
 {
     PyTypeObject *type = Py_TYPE(handle);
-    if (type != self->st->handle_type &&
-        type != self->st->timer_handle_type) {
+    if (type != self->st->handle_type && type != self->st->timer_handle_type) {
         if (type != self->st->call_type) {
             return run_foreign(self, handle);
         }
-        sc_call_time_out(self, handle);
+        sc_call_turn(self, handle);
         return 0;
     }
     if (((ScHandle *)handle)->cancelled) {
@@ -310,7 +298,7 @@ run_handle(ScLoop *self, PyObject *handle)
 int
 sc_loop_round(ScLoop *self)
 {
-    if (gather(self, false, false) < 0) {
+    if (gather(self, false) < 0) {
         return -1;
     }
     for (size_t left = self->ring.count; left > 0; left--) {
@@ -354,6 +342,11 @@ static ScDriveResult
 run_ready(ScLoop *self, struct ScCall *own)
 {
     for (size_t left = self->ring.count; left > 0; left--) {
+        /* Before each one: what came in may be another's call, which a
+         * restricted owner must not start. */
+        if (sc_drive_must_yield(self->drive, own == NULL)) {
+            return SC_DRIVE_YIELD;
+        }
         PyObject *handle = sc_loop_pop(self);
         if (handle == NULL) {
             break;
@@ -378,9 +371,6 @@ run_ready(ScLoop *self, struct ScCall *own)
         if (own != NULL && own->done) {
             return SC_DRIVE_DONE;
         }
-        if (sc_drive_must_yield(self->drive, own == NULL)) {
-            return SC_DRIVE_YIELD;
-        }
     }
     return own != NULL && own->done ? SC_DRIVE_DONE : SC_DRIVE_YIELD;
 }
@@ -402,7 +392,7 @@ sc_loop_drive(ScLoop *self, struct ScCall *own)
         if (sc_drive_must_yield(drive, false)) {
             return SC_DRIVE_YIELD;
         }
-        if (gather(self, true, drive->owner_restricted) < 0) {
+        if (gather(self, true) < 0) {
             return SC_DRIVE_ERROR;
         }
         if (self->finished != NULL || self->ring.count == 0) {
@@ -431,16 +421,13 @@ static void
 run_due(ScLoop *self)
 {
     do {
-        int rc = take_inbox(self, false) | poll_now(self) |
+        int rc = sc_loop_take_inbox(self) | poll_now(self) |
                  take_timers(self, sc_clock_now());
         if (self->finished != NULL) {
             sc_calls_collect(self);
         }
         if (rc < 0) {
             PyErr_WriteUnraisable((PyObject *)self);
-        }
-        if (sc_drive_must_yield(self->drive, true)) {
-            return;
         }
         run_ready(self, NULL);
     } while (!sc_drive_must_yield(self->drive, true) && is_due(self));

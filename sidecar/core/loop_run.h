@@ -19,6 +19,10 @@ typedef struct {
 int sc_loop_enter(ScLoop *self, ScMarks *marks);
 void sc_loop_exit(ScLoop *self, ScMarks *marks);
 
+/* Put what has come through the inbox into ring and timers; no code of
+ * anybody's is run.  0, or -1 without memory. */
+int sc_loop_take_inbox(ScLoop *self);
+
 /* asyncio's _run_once: one round, which waits where nothing is ready.  0, or
  * -1 with what must leave run_forever. */
 int sc_loop_round(ScLoop *self);

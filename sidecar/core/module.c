@@ -7,9 +7,9 @@ static int
 module_exec(PyObject *module)
 {
     static int (*const parts[])(PyObject *) = {
-        sc_state_init,    sc_fork_init,      sc_handle_init,
-        sc_loop_init,     sc_task_init,      sc_call_init,
-        sc_executor_init, sc_bridge_init,    sc_scope_init,
+        sc_state_init,          sc_fork_init,      sc_handle_init,
+        sc_loop_init,           sc_task_init,      sc_call_init,
+        sc_executor_init,       sc_bridge_init,    sc_scope_init,
         sc_start_response_init, sc_wsgi_body_init, sc_wsgi_init,
         sc_capi_init,
     };

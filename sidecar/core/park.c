@@ -53,7 +53,8 @@ wait_poll(ScPark *park, int expected, int64_t until, int signal_fd)
         }
         if (fds[0].revents) {
             uint64_t count;
-            /* Non-blocking: another wake-up of this park may have come first. */
+            /* Non-blocking: another wake-up of this park may have come first.
+             */
             (void)!read(park->event_fd, &count, sizeof(count));
         }
     }

@@ -43,8 +43,8 @@ typedef struct ScPump {
     int watch_fd;        /* the outer epoll */
     int timer_fd;
     int kick_fd;
-    int watch;          /* SC_WATCH_...; under the drive's lock */
-    int64_t timer_at;   /* what timer_fd is set to; under the drive's lock */
+    int watch;        /* SC_WATCH_...; under the drive's lock */
+    int64_t timer_at; /* what timer_fd is set to; under the drive's lock */
     atomic_bool stop;
     ScPark ended; /* 0: running, 1: over */
 } ScPump;

@@ -13,7 +13,8 @@ bool
 sc_signals_is_main(ScState *st)
 {
     /* The child of a fork may have another main thread. */
-    if (st->main_thread == 0 || st->signal_generation != sc_fork_generation()) {
+    if (st->main_thread == 0 ||
+        st->signal_generation != sc_fork_generation()) {
         PyObject *ident = sc_support_call("main_thread_ident", NULL);
         unsigned long value = ident ? PyLong_AsUnsignedLong(ident) : 0;
         Py_XDECREF(ident);

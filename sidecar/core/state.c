@@ -7,10 +7,10 @@
 static int
 intern_names(ScState *st)
 {
-#define X(name)                                                               \
-    st->str_##name = PyUnicode_InternFromString(#name);                       \
-    if (st->str_##name == NULL) {                                             \
-        return -1;                                                            \
+#define X(name)                                         \
+    st->str_##name = PyUnicode_InternFromString(#name); \
+    if (st->str_##name == NULL) {                       \
+        return -1;                                      \
     }
     SC_STATE_NAMES(X)
 #undef X
@@ -38,10 +38,10 @@ sc_state_init(PyObject *module)
     if (intern_names(st) < 0) {
         return -1;
     }
-#define X(name, module_name, attribute)                                       \
-    st->name = import_one(module_name, attribute);                            \
-    if (st->name == NULL) {                                                   \
-        return -1;                                                            \
+#define X(name, module_name, attribute)            \
+    st->name = import_one(module_name, attribute); \
+    if (st->name == NULL) {                        \
+        return -1;                                 \
     }
     SC_STATE_IMPORTS(X)
 #undef X

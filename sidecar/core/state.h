@@ -9,80 +9,80 @@
 #include "core/compat.h"
 
 /* Interned strings, as st->str_NAME. */
-#define SC_STATE_NAMES(X)                                                     \
-    X(_run)                                                                   \
-    X(_cancelled)                                                             \
-    X(_source_traceback)                                                      \
-    X(add_done_callback)                                                      \
-    X(call_exception_handler)                                                 \
-    X(cancel)                                                                 \
-    X(close)                                                                  \
-    X(context)                                                                \
-    X(create_task)                                                            \
-    X(done)                                                                   \
-    X(eager_start)                                                            \
-    X(exception)                                                              \
-    X(fileno)                                                                 \
-    X(handle)                                                                 \
-    X(loop)                                                                   \
-    X(message)                                                                \
-    X(name)                                                                   \
-    X(read)                                                                   \
-    X(result)                                                                 \
-    X(set_exception)                                                          \
-    X(set_result)                                                             \
-    X(set_running_or_notify_cancel)                                           \
-    X(source_traceback)                                                       \
+#define SC_STATE_NAMES(X)           \
+    X(_run)                         \
+    X(_cancelled)                   \
+    X(_source_traceback)            \
+    X(add_done_callback)            \
+    X(call_exception_handler)       \
+    X(cancel)                       \
+    X(close)                        \
+    X(context)                      \
+    X(create_task)                  \
+    X(done)                         \
+    X(eager_start)                  \
+    X(exception)                    \
+    X(fileno)                       \
+    X(handle)                       \
+    X(loop)                         \
+    X(message)                      \
+    X(name)                         \
+    X(read)                         \
+    X(result)                       \
+    X(set_exception)                \
+    X(set_result)                   \
+    X(set_running_or_notify_cancel) \
+    X(source_traceback)             \
     X(timeout)
 
 /* Types of ours, as st->NAME_type. */
-#define SC_STATE_TYPES(X)                                                     \
-    X(bridge)                                                                 \
-    X(call)                                                                   \
-    X(handle)                                                                 \
-    X(loop)                                                                   \
-    X(mark)                                                                   \
-    X(timer_handle)                                                           \
-    X(pool)                                                                   \
-    X(request)                                                                \
-    X(wsgi_middleware)                                                        \
-    X(wsgi_body)                                                              \
-    X(wsgi_sized_body)                                                        \
+#define SC_STATE_TYPES(X) \
+    X(bridge)             \
+    X(call)               \
+    X(handle)             \
+    X(loop)               \
+    X(mark)               \
+    X(timer_handle)       \
+    X(pool)               \
+    X(request)            \
+    X(wsgi_middleware)    \
+    X(wsgi_body)          \
+    X(wsgi_sized_body)    \
     X(start_response)
 
 /* Imported once, as st->NAME: module, attribute. */
-#define SC_STATE_IMPORTS(X)                                                   \
-    X(asyncio_base_loop, "asyncio", "BaseEventLoop")                          \
-    X(asyncio_task, "asyncio", "Task")                                        \
-    X(asyncio_future, "asyncio", "Future")                                    \
-    X(asyncio_handle, "asyncio", "Handle")                                    \
-    X(asyncio_timer_handle, "asyncio", "TimerHandle")                         \
-    X(asyncio_isfuture, "asyncio", "isfuture")                                \
-    X(asyncio_current_task, "asyncio", "current_task")                        \
-    X(cancelled_error, "asyncio", "CancelledError")                           \
-    X(concurrent_future, "concurrent.futures", "Future")                      \
-    X(get_running_loop, "asyncio", "_get_running_loop")                       \
-    X(set_running_loop, "asyncio", "_set_running_loop")                       \
-    X(set_wakeup_fd, "signal", "set_wakeup_fd")                               \
-    X(error_sidecar, "sidecar.errors", "SidecarError")                        \
-    X(error_deadlock, "sidecar.errors", "DeadlockError")                      \
-    X(error_closed, "sidecar.errors", "BridgeClosedError")                    \
-    X(error_timeout, "sidecar.errors", "CallTimeoutError")                    \
-    X(error_forked, "sidecar.errors", "ForkedError")                          \
+#define SC_STATE_IMPORTS(X)                                \
+    X(asyncio_base_loop, "asyncio", "BaseEventLoop")       \
+    X(asyncio_task, "asyncio", "Task")                     \
+    X(asyncio_future, "asyncio", "Future")                 \
+    X(asyncio_handle, "asyncio", "Handle")                 \
+    X(asyncio_timer_handle, "asyncio", "TimerHandle")      \
+    X(asyncio_isfuture, "asyncio", "isfuture")             \
+    X(asyncio_current_task, "asyncio", "current_task")     \
+    X(cancelled_error, "asyncio", "CancelledError")        \
+    X(concurrent_future, "concurrent.futures", "Future")   \
+    X(get_running_loop, "asyncio", "_get_running_loop")    \
+    X(set_running_loop, "asyncio", "_set_running_loop")    \
+    X(set_wakeup_fd, "signal", "set_wakeup_fd")            \
+    X(error_sidecar, "sidecar.errors", "SidecarError")     \
+    X(error_deadlock, "sidecar.errors", "DeadlockError")   \
+    X(error_closed, "sidecar.errors", "BridgeClosedError") \
+    X(error_timeout, "sidecar.errors", "CallTimeoutError") \
+    X(error_forked, "sidecar.errors", "ForkedError")       \
     X(error_loop_owned, "sidecar.errors", "LoopOwnedError")
 
 /* Other objects, made by the part that owns them. */
-#define SC_STATE_OBJECTS(X)                                                   \
-    X(request_var)     /* ContextVar: the request in progress (scope.c) */    \
-    X(key_request)       /* "sidecar.request" (wsgi.c) */                     \
-    X(key_request_id)    /* "HTTP_X_REQUEST_ID" (wsgi.c) */                   \
-    X(key_file_wrapper)  /* "wsgi.file_wrapper" (wsgi.c) */                   \
-    X(header_request_id) /* "X-Request-ID" (start_response.c) */              \
-    X(default_bridge)  /* this interpreter's own bridge (bridge.c) */         \
-    X(empty_context)   /* for callbacks that need none (task.c) */            \
-    X(kw_loop)         /* keyword names of calls to Task (task.c) */          \
-    X(kw_task)                                                                \
-    X(kw_context)                                                             \
+#define SC_STATE_OBJECTS(X)                                                  \
+    X(request_var)       /* ContextVar: the request in progress (scope.c) */ \
+    X(key_request)       /* "sidecar.request" (wsgi.c) */                    \
+    X(key_request_id)    /* "HTTP_X_REQUEST_ID" (wsgi.c) */                  \
+    X(key_file_wrapper)  /* "wsgi.file_wrapper" (wsgi.c) */                  \
+    X(header_request_id) /* "X-Request-ID" (start_response.c) */             \
+    X(default_bridge)    /* this interpreter's own bridge (bridge.c) */      \
+    X(empty_context)     /* for callbacks that need none (task.c) */         \
+    X(kw_loop)           /* keyword names of calls to Task (task.c) */       \
+    X(kw_task)                                                               \
+    X(kw_context)                                                            \
     X(swap_current_task) /* 3.14+: the current task hangs on the thread */
 
 typedef struct ScState {

@@ -99,8 +99,8 @@ make_plain(ScLoop *self, PyObject *const *args, PyObject *kwnames)
                                    st->kw_loop);
     }
     PyObject *kwargs = PyDict_New(), *task = NULL;
-    int rc = kwargs ? PyDict_SetItem(kwargs, st->str_loop, (PyObject *)self)
-                    : -1;
+    int rc =
+        kwargs ? PyDict_SetItem(kwargs, st->str_loop, (PyObject *)self) : -1;
     for (Py_ssize_t i = 0; rc == 0 && i < nkw; i++) {
         rc = PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[1 + i]);
     }
@@ -118,8 +118,7 @@ make_by_factory(ScLoop *self, PyObject *const *args, PyObject *kwnames)
     ScState *st = self->st;
     PyObject *create =
         PyObject_GetAttr(st->asyncio_base_loop, st->str_create_task);
-    PyObject *bound =
-        create ? PyMethod_New(create, (PyObject *)self) : NULL;
+    PyObject *bound = create ? PyMethod_New(create, (PyObject *)self) : NULL;
     PyObject *task =
         bound ? PyObject_Vectorcall(bound, args, 1, kwnames) : NULL;
     Py_XDECREF(bound);

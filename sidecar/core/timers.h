@@ -11,10 +11,10 @@
 #include <stdint.h>
 
 typedef struct ScTimer {
-    int64_t when;  /* sc_clock_now() at which it is due */
-    uint64_t seq;  /* equal moments run in the order they were added */
-    size_t place;  /* index in the heap plus one; 0: not queued */
-    int kind;      /* the owner's business */
+    int64_t when; /* sc_clock_now() at which it is due */
+    uint64_t seq; /* equal moments run in the order they were added */
+    size_t place; /* index in the heap plus one; 0: not queued */
+    int kind;     /* the owner's business */
 } ScTimer;
 
 typedef struct {

@@ -160,7 +160,9 @@ class TestShutdown:
                     pass
 
         async def spawn():
-            return asyncio.create_task(stubborn())
+            task = asyncio.create_task(stubborn())
+            await asyncio.sleep(0)
+            return task
 
         bridge = sidecar.Sidecar(name="stuck")
         bridge.run_sync(spawn())

@@ -72,7 +72,7 @@ def test_run_sync_of_the_request_takes_what_run_sync_takes():
         request = sidecar.current()
         with pytest.raises(sidecar.CallTimeoutError):
             request.run_sync(work(), timeout=0.01)
-        with pytest.raises(TypeError, match="int"):
+        with pytest.raises(TypeError, match="awaitable, not 3"):
             request.run_sync(3)
 
         async def read():
