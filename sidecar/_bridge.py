@@ -149,29 +149,32 @@ def _seconds(what: str, value: float) -> float:
 
 async def _wind_up(limit: float, daemon: bool) -> list[str]:
     """On the loop: end everything on it. What would not end, in words."""
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
     deadline = loop.time() + limit
     me = asyncio.current_task()
 
+    def left(share: float = 1.0) -> float:
+        return max((deadline - loop.time()) * share, 0.01)
+
     def others() -> set[asyncio.Task[Any]]:
-        return asyncio.all_tasks(loop) - {me, loop._root}  # type: ignore[attr-defined]
+        return asyncio.all_tasks(loop) - {me, loop._root}
 
     if not daemon and others():
-        await asyncio.wait(others(), timeout=limit * 0.8)
-    tasks = others()
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=max((deadline - loop.time()) * 0.9, 0.01))
-    stuck = [name_of(task.get_coro()) for task in tasks if not task.done()]
-    root = loop._root  # type: ignore[attr-defined]
-    root.remove_done_callback(_run_until_complete_cb)
-    root.cancel()
-    await asyncio.wait({root})
-    left = max(deadline - loop.time(), 0.01)
+        await asyncio.wait(others(), timeout=left(0.8))
+    loop._refuse_calls()
+    patience = loop.time() + left(0.9)
+    # A call that was taken before may not have become a task yet.
+    while (others() or loop._calls > 1) and loop.time() < patience:
+        for task in others():
+            task.cancel()
+        await asyncio.wait(others() or {asyncio.ensure_future(asyncio.sleep(0.001))}, timeout=patience - loop.time())
+    stuck = [name_of(task.get_coro()) for task in others()]
+    loop._root.remove_done_callback(_run_until_complete_cb)
+    loop._root.cancel()
+    await asyncio.wait({loop._root})
     try:
-        await asyncio.wait_for(loop.shutdown_asyncgens(), left)
-        await asyncio.wait_for(_end_executor(loop), max(deadline - loop.time(), 0.01))
+        await asyncio.wait_for(loop.shutdown_asyncgens(), left())
+        await asyncio.wait_for(_end_executor(loop), left())
     except asyncio.TimeoutError:
         stuck.append("an async generator or a job in the worker pool")
     return stuck

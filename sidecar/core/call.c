@@ -625,6 +625,12 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
         return NULL;
     }
     bool mine = sc_drive_enter(drive, &call->waiter);
+    if (!mine && atomic_load(&call->waiter.park.word) == SC_DONE) {
+        sc_call_close_coroutine(call->coro);
+        Py_DECREF((PyObject *)call);
+        return sc_error_raise(loop->st, SC_E_CLOSED,
+                              "the bridge is being shut down");
+    }
     if (!mine) {
         Py_INCREF((PyObject *)call);
         sc_loop_post(loop, &call->start_op, SC_OP_CALL);

@@ -89,6 +89,12 @@ bool
 sc_drive_enter(ScDrive *drive, ScWaiter *waiter)
 {
     pthread_mutex_lock(&drive->lock);
+    if (drive->refusing) {
+        pthread_mutex_unlock(&drive->lock);
+        atomic_store_explicit(&waiter->park.word, SC_DONE,
+                              memory_order_relaxed);
+        return false;
+    }
     bool is_free =
         atomic_load_explicit(&drive->owner, memory_order_relaxed) == 0;
     bool alone =
@@ -106,6 +112,14 @@ sc_drive_enter(ScDrive *drive, ScWaiter *waiter)
     }
     pthread_mutex_unlock(&drive->lock);
     return mine;
+}
+
+void
+sc_drive_refuse(ScDrive *drive)
+{
+    pthread_mutex_lock(&drive->lock);
+    drive->refusing = true;
+    pthread_mutex_unlock(&drive->lock);
 }
 
 int

@@ -50,6 +50,7 @@ typedef struct ScDrive {
     pthread_mutex_t lock;
     _Atomic(uintptr_t) owner; /* 0: free; written under the lock */
     bool owner_restricted;    /* written by who becomes the owner */
+    bool refusing;            /* under the lock */
     ScWaiter *oldest, *newest;
     atomic_size_t eligible; /* queued waiters that are not restricted */
     atomic_size_t calls;    /* entered and not completed */
@@ -83,8 +84,12 @@ void sc_drive_fini(ScDrive *drive);
 void sc_waiter_init(ScWaiter *waiter, bool restricted, int event_fd);
 
 /* Begin a call.  True: this thread owns the loop now.  False: the waiter is
- * queued; push the call's op to the inbox, then sc_drive_wait. */
+ * queued; push the call's op to the inbox, then sc_drive_wait.  Or, where the
+ * waiter is SC_DONE already: no call is taken any more, nothing was begun. */
 bool sc_drive_enter(ScDrive *drive, ScWaiter *waiter);
+
+/* From here on no call is taken; those that were go on. */
+void sc_drive_refuse(ScDrive *drive);
 
 /* Sleep, without the GIL, until the waiter is promoted or done; what
  * sc_park_wait returns. */

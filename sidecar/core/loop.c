@@ -463,6 +463,20 @@ loop_is_mine_method(ScLoop *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+loop_refuse_calls(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    sc_drive_refuse(self->drive);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+get_calls(ScLoop *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(self->drive ? atomic_load(&self->drive->calls)
+                                         : 0);
+}
+
+static PyObject *
 get_thread_id(ScLoop *self, void *Py_UNUSED(closure))
 {
     uintptr_t owner = self->drive ? atomic_load(&self->drive->owner) : 0;
@@ -543,6 +557,7 @@ static PyMethodDef loop_methods[] = {
     {"_add_callback", SC_METHOD(loop_add_callback), METH_O, NULL},
     {"_add_callback_signalsafe", SC_METHOD(loop_add_callback), METH_O, NULL},
     {"_release", SC_METHOD(loop_release_method), METH_NOARGS, NULL},
+    {"_refuse_calls", SC_METHOD(loop_refuse_calls), METH_NOARGS, NULL},
     {"_is_mine", SC_METHOD(loop_is_mine_method), METH_NOARGS, NULL},
     {"_add_reader", SC_METHOD(sc_loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", SC_METHOD(sc_loop_add_writer), METH_FASTCALL, NULL},
@@ -559,6 +574,7 @@ static PyMethodDef loop_methods[] = {
 
 static PyGetSetDef loop_getset[] = {
     {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},
+    {"_calls", (getter)get_calls, NULL, NULL, NULL},
     {"_task_factory", (getter)get_task_factory, (setter)set_task_factory, NULL,
      NULL},
     FLAG("_closed", closed),

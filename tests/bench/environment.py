@@ -57,8 +57,12 @@ def build_floor(python: Path) -> Path:
 
 
 def run(command: list[str]) -> str:
-    """Its output. Ends the program, with what it said, where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Its output. Ends the program, with what it said, where it fails.
+
+    It runs away from the checkout, whose ``sidecar`` folder is not the installed package.
+    """
+    (ROOT / "build").mkdir(exist_ok=True)
+    done = subprocess.run(command, cwd=ROOT / "build", capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"tests/bench: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,7 @@ def serve() -> Iterator[Callable[..., Server]]:
     try:
         yield start
         for server in servers:
-            server.stop()
+            server.stop(signal.SIGINT)
     finally:
         alarms = []
         for server in servers:

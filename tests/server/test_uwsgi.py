@@ -91,7 +91,8 @@ def test_an_app_that_raises(one):
 
 
 def test_headers_after_an_error(one):
-    one.allow("announced boom")
+    # uWSGI's start_response returns with the error set, which Python takes for one of its own.
+    one.allow("announced boom", "uwsgi_spit.* returned a result with an exception set")
     response = one.get("/twice")
     assert response.status == 503
     assert len(response.ids) == 1
@@ -123,11 +124,15 @@ def test_a_whole_buffer_of_headers_is_served(one):
 # -- ending ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
-def test_a_stop_drains(one, number):
-    pids = leave_background_tasks(one, 2)
-    one.stop(number)
-    wait_drained(one, pids)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
+def test_a_stop_drains(serve, uwsgi, number):
+    """Without die-on-term: there SIGQUIT stops at once, too, and with it SIGQUIT reloads."""
+    command = uwsgi.command("--master", "--processes", "2", "--threads", "2", "--module", "checked")
+    command.remove("--die-on-term")
+    server = serve(*command, environment=uwsgi.environment).wait_ready()
+    pids = leave_background_tasks(server, 2)
+    server.stop(number)
+    wait_drained(server, pids)
 
 
 def test_a_reload_drains_and_goes_on(one):
@@ -146,6 +151,7 @@ def test_a_reload_drains_and_goes_on(one):
 def test_respawned_workers(serve, uwsgi, lazy):
     """A worker that has served its number of requests is replaced by one that is as good."""
     options = ["--master", "--processes", "2", "--module", "checked", "--max-requests", "30"]
+    options += ["--min-worker-lifetime", "0"]
     options += ["--lazy-apps"] * lazy
     server = serve(*uwsgi.command(*options), environment=uwsgi.environment).wait_ready()
     pids = leave_background_tasks(server, 2)
