@@ -140,6 +140,11 @@ install_packages() {
     fi
 }
 
+# pip keeps the uWSGI it has built, Python and all, and would give it to another Python of the same version.
+install_uwsgi() {
+    install_packages "$1" --no-cache-dir uwsgi
+}
+
 # install_sidecar FOLDER BUILD-FOLDER PIP-ARGUMENTS...: the checkout, again whenever one of its files has changed.
 install_sidecar() {
     local folder=$1 build=$2 stamp=$1/.sidecar

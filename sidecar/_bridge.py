@@ -154,7 +154,8 @@ async def _wind_up(limit: float, daemon: bool) -> list[str]:
     me = asyncio.current_task()
 
     def left(share: float = 1.0) -> float:
-        return max((deadline - loop.time()) * share, 0.01)
+        seconds: float = (deadline - loop.time()) * share
+        return max(seconds, 0.01)
 
     def others() -> set[asyncio.Task[Any]]:
         return asyncio.all_tasks(loop) - {me, loop._root}

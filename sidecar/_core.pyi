@@ -1,11 +1,12 @@
-"""The C part of Sidecar. Public names are imported from ``sidecar``; those with an underscore are the package's own."""
+"""The C part of Sidecar. What is public is imported from ``sidecar``; the rest is the package's own."""
 
 import asyncio
-from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from contextvars import Context
 from typing import Any, TypeVar, final
+
+from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from typing_extensions import ParamSpec, Self, disjoint_base
 
 from sidecar._bridge import Sidecar
@@ -16,12 +17,15 @@ _P = ParamSpec("_P")
 
 _C_API: object
 
-def run_sync(awaitable: Awaitable[_T], /, *, timeout: float | None = None, context: Context | None = None) -> _T: ...
+def run_sync(
+    awaitable: Awaitable[_T], /, *, timeout: float | None = None, context: Context | None = None
+) -> _T: ...
 def get_bridge() -> Sidecar: ...
 def current() -> Request | None: ...
 def _take_default_bridge() -> Sidecar | None: ...
 def _has_default_bridge() -> bool: ...
 def _set_exiting() -> None: ...
+
 @disjoint_base
 class Bridge:
     _name: str
@@ -40,8 +44,7 @@ class Bridge:
     def _close_begin(self) -> bool: ...
     def _close_end(self, seconds: float, /) -> tuple[BridgeLoop, bool]: ...
 
-# What it stands in front of, at run time, is said by sidecar.Loop: asyncio's loop comes second among its bases. To
-# a type checker it is that loop.
+# sidecar.Loop inherits it first and asyncio's loop second; to a type checker it is that loop.
 @disjoint_base
 class LoopCore(asyncio.SelectorEventLoop):
     _bridged: bool

@@ -25,13 +25,14 @@ _COVERED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
 def post_fork(server: Any, worker: Any) -> None:
     """Start the worker's bridge, and put ``sidecar.WSGIMiddleware`` around the application it will load.
 
-    The bridge is drained when the worker ends, whether or not the configuration names ``worker_exit`` as well.
+    The bridge is drained when the worker ends, whether or not the configuration names ``worker_exit``.
     """
     _wrap_loader(worker)
     _ensure_drain(server)
     if _COVERED.isdisjoint(base.__module__ for base in type(worker).__mro__):
         worker.log.warning(
-            "sidecar: worker class %s is not covered yet (sync and gthread are): a call may block the whole worker",
+            "sidecar: worker class %s is not covered yet (sync and gthread are): "
+            "a call may block the whole worker",
             type(worker).__qualname__,
         )
     else:

@@ -100,7 +100,8 @@ def worker_name() -> str:
 @app.get("/")
 def page() -> str:
     result = run_both()
-    return render_template_string(PAGE, result=result, scale=max(result["together"]["total"], result["apart"]["total"]))
+    scale = max(result["together"]["total"], result["apart"]["total"])
+    return render_template_string(PAGE, result=result, scale=scale)
 
 
 @app.get("/api")

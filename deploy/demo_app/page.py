@@ -12,7 +12,8 @@ PAGE = """<!doctype html>
 <style>
 :root {
   color-scheme: light dark;
-  --paper: #f6f7f9; --card: #ffffff; --ink: #1b2430; --soft: #5d6b7c; --line: #e1e6ec; --track: #eef1f5;
+  --paper: #f6f7f9; --card: #ffffff; --ink: #1b2430;
+  --soft: #5d6b7c; --line: #e1e6ec; --track: #eef1f5;
   --together: #0f8a6d; --together-light: #35b796; --apart: #b9652b; --apart-light: #dd9059;
 }
 @media (prefers-color-scheme: dark) {
@@ -40,7 +41,10 @@ section {
   background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 1.25rem 1.4rem; margin-bottom: 1.1rem;
 }
-h2 { display: flex; justify-content: space-between; align-items: baseline; gap: 1rem; font-size: 1rem; margin: 0; }
+h2 {
+  display: flex; justify-content: space-between; align-items: baseline; gap: 1rem;
+  font-size: 1rem; margin: 0;
+}
 h2 .total { font-size: 1.35rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .together .total { color: var(--together); }
 .apart .total { color: var(--apart); }
@@ -60,8 +64,8 @@ a { color: var(--together); }
 <body>
 <main>
 <h1>Ten calls from one sync view, {{ "%.1f" | format(result.times_faster) }} times as fast</h1>
-<p class="lead">A Flask view under uWSGI awaited ten HTTP calls with one <code>httpx.AsyncClient</code>, which lives
-on this worker's own event loop and keeps its connections from request to request.</p>
+<p class="lead">A Flask view under uWSGI awaited ten HTTP calls with one <code>httpx.AsyncClient</code>, which
+lives on this worker's own event loop and keeps its connections from request to request.</p>
 
 <section>
 <dl>
@@ -91,8 +95,8 @@ on this worker's own event loop and keeps its connections from request to reques
 </table>
 </section>
 {% endfor %}
-<footer>Both charts have the same scale. The id is also in this answer's <code>X-Request-ID</code> header and in
-uWSGI's access log. The same as JSON: <a href="/api">/api</a></footer>
+<footer>Both charts have the same scale. The id is also in this answer's <code>X-Request-ID</code> header
+and in uWSGI's access log. The same as JSON: <a href="/api">/api</a></footer>
 </main>
 </body>
 </html>

@@ -22,19 +22,21 @@ def delay_of(item: int) -> float:
 
 def answer(status: str, content: dict[str, object]) -> bytes:
     body = json.dumps(content).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+    return f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body
 
 
 async def respond(head: str) -> bytes:
     request_line, *lines = head.split("\r\n")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     found = re.fullmatch(r"GET /item/(\d{1,6}) HTTP/1\.[01]", request_line)
     if found is None:
         return answer("404 Not Found", {"error": f"not GET /item/N: {request_line}"})
     item = int(found.group(1))
     await asyncio.sleep(delay_of(item))
-    return answer("200 OK", {"item": item, "delay": delay_of(item), "request_id": headers.get("x-request-id", "")})
+    request_id = headers.get("x-request-id", "")
+    return answer("200 OK", {"item": item, "delay": delay_of(item), "request_id": request_id})
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

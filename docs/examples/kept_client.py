@@ -1,4 +1,4 @@
-"""What belongs to a loop lives on from call to call: here a TCP connection, in your code an HTTP client or a pool."""
+"""What belongs to a loop lives on from call to call: here a TCP connection, elsewhere an HTTP client."""
 
 import asyncio
 

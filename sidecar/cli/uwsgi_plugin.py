@@ -1,8 +1,8 @@
 """Build ``sidecar_plugin.so`` for one uWSGI binary: the one recipe there is.
 
-Run as ``python -m sidecar uwsgi-plugin``, and by CMake as a script of its own; so it imports nothing of Sidecar's.
-The plugin is built with the header and the flags of the very binary that will load it, and carries a hash of
-both: it refuses any other uWSGI.
+Run as ``python -m sidecar uwsgi-plugin``, and by CMake as a script of its own; so it imports nothing of
+Sidecar's. The plugin is built with the header and the flags of the very binary that will load it, and carries
+a hash of both: it refuses any other uWSGI.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["BuildError", "add_arguments", "build", "find_uwsgi", "main", "run"]
 
 PLUGIN = "sidecar_plugin.so"
 
-# uwsgi.h includes the headers of the libraries its binary was built with, which a machine that only runs it need
-# not have. It uses no more of them than these names, all of them behind pointers, and one version number.
+# uwsgi.h includes the headers of the libraries its binary was built with, which a machine that only runs it
+# need not have. It uses no more of them than these names, all behind pointers, and one version number.
 STAND_INS = {
     "pcre.h": "typedef struct sc_pcre pcre; typedef struct sc_pcre_extra pcre_extra;",
     "pcre2.h": "typedef struct sc_pcre2_code pcre2_code;",
@@ -35,7 +35,8 @@ STAND_INS = {
     "openssl/ssl.h": (
         "#define OPENSSL_VERSION_NUMBER 0x30000000L\n"
         "typedef struct sc_ssl SSL; typedef struct sc_ssl_ctx SSL_CTX; typedef struct sc_evp_md EVP_MD;\n"
-        "typedef struct sc_evp_md_ctx EVP_MD_CTX; typedef struct sc_evp_cipher_ctx EVP_CIPHER_CTX;"
+        "typedef struct sc_evp_md_ctx EVP_MD_CTX; typedef struct sc_evp_cipher_ctx EVP_CIPHER_CTX;\n"
+        "typedef struct sc_evp_pkey EVP_PKEY;"
     ),
 }
 
@@ -47,7 +48,7 @@ class BuildError(Exception):
 
 
 def find_uwsgi(given: str | None) -> Path:
-    """The uWSGI binary to build for: the one given, else the one beside the interpreter, else the one on ``PATH``.
+    """The uWSGI binary to build for: the one given, else the one beside this Python, else one on ``PATH``.
 
     Raises ``BuildError`` where there is none.
     """
@@ -105,14 +106,16 @@ def python_plugin_of(uwsgi: Path, cflags: str) -> tuple[str, str]:
         return "python", ask(uwsgi, "--python-version").strip()
     folder = re.search(r'-DUWSGI_PLUGIN_DIR="\\"([^"\\]+)', cflags)
     ours = f"python{sys.version_info[0]}{sys.version_info[1]}"
+    plugins = Path(folder.group(1) if folder else ".")
     names = ("python3", ours, "python")
     for name in names:
-        path = Path(folder.group(1) if folder else ".") / f"{name}_plugin.so"
+        path = plugins / f"{name}_plugin.so"
         if path.exists():
             return name, ask(uwsgi, "--plugin", str(path), "--python-version").strip()
+    files = ", ".join(f"{name}_plugin.so" for name in names)
     raise BuildError(
-        f"{uwsgi} has no Python: neither built in, nor as a plugin in {folder.group(1) if folder else '.'} (one of "
-        f"{', '.join(f'{name}_plugin.so' for name in names)}). On Debian and Ubuntu: apt install uwsgi-plugin-python3"
+        f"{uwsgi} has no Python: neither built in, nor as a plugin in {plugins} (one of {files}). "
+        "On Debian and Ubuntu: apt install uwsgi-plugin-python3"
     )
 
 
@@ -121,8 +124,8 @@ def check_python(uwsgi: Path, version: str) -> None:
     theirs = ".".join(version.split(".")[:2])
     if ours != theirs:
         raise BuildError(
-            f"{uwsgi} runs Python {version}, and this is Python {ours} ({sys.executable}): build the plugin with "
-            f"python{theirs}, where sidecar is installed too"
+            f"{uwsgi} runs Python {version}, and this is Python {ours} ({sys.executable}): "
+            f"build the plugin with python{theirs}, where sidecar is installed too"
         )
 
 
@@ -132,7 +135,7 @@ def find_folders() -> tuple[Path, Path]:
     for sources in (package / "plugin", package.parent / "plugin"):
         if (sources / "plugin.c").exists():
             return sources, package / "include"
-    raise BuildError(f"the plugin's sources are missing from {package / 'plugin'}: install sidecar-bridge again")
+    raise BuildError(f"no plugin sources in {package / 'plugin'}: install sidecar-bridge again")
 
 
 def find_python_header() -> Path:
@@ -140,7 +143,8 @@ def find_python_header() -> Path:
     if not (folder / "Python.h").exists():
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise BuildError(
-            f"no Python.h in {folder}: install Python's headers (on Debian and Ubuntu: apt install python{minor}-dev)"
+            f"no Python.h in {folder}: install Python's headers "
+            f"(on Debian and Ubuntu: apt install python{minor}-dev)"
         )
     return folder
 
@@ -155,7 +159,9 @@ def find_compiler() -> list[str]:
     for name in ("cc", "gcc", "clang"):
         if shutil.which(name):
             return [name]
-    raise BuildError("no C compiler (cc, gcc, clang): install one (on Debian and Ubuntu: apt install gcc libc6-dev)")
+    raise BuildError(
+        "no C compiler (cc, gcc, clang): install one (on Debian and Ubuntu: apt install gcc libc6-dev)"
+    )
 
 
 def write_stand_ins(folder: Path) -> None:
@@ -173,7 +179,8 @@ def compile_plugin(work: Path, header: str, cflags: str, uwsgi: Path, strict: bo
     built = work / PLUGIN
     # fmt: off
     command = [
-        *find_compiler(), "-shared", "-fPIC", "-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-D_GNU_SOURCE",
+        *find_compiler(), "-shared", "-fPIC", "-std=gnu11", "-O2", "-g", "-fvisibility=hidden",
+        "-D_GNU_SOURCE",
         *layout_flags(cflags),
         f"-DSIDECAR_UWSGI_HASH=UINT64_C(0x{hash_of(header, cflags):016x})",
         f"-DSIDECAR_UWSGI_VERSION={as_c_string(version_of(cflags))}",
@@ -211,8 +218,8 @@ def add_requirement(built: Path, name: str) -> None:
 def build(uwsgi: Path, output: Path, *, strict: bool = False) -> tuple[Path, str]:
     """Build the plugin for a uWSGI binary into a folder.
 
-    Returns the plugin's path and the name of uWSGI's Python plugin: ``"python"`` where it is built in. ``strict``
-    makes the compiler's warnings errors. Raises ``BuildError``.
+    Returns the plugin's path and the name of uWSGI's Python plugin: ``"python"`` where it is built in.
+    ``strict`` makes the compiler's warnings errors. Raises ``BuildError``.
     """
     cflags = ask(uwsgi, "--cflags")
     header = ask(uwsgi, "--dot-h")
@@ -241,7 +248,9 @@ def configuration(plugin: Path, name: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, for a parser of its own or a subcommand's."""
-    parser.add_argument("--uwsgi", metavar="PATH", help="the uWSGI binary (default: the one beside this Python)")
+    parser.add_argument(
+        "--uwsgi", metavar="PATH", help="the uWSGI binary (default: the one beside this Python)"
+    )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("."), help="where the plugin goes (default: here)"
     )

@@ -407,6 +407,9 @@ drive_turn(ScCall *self, bool fresh)
         return TURN_INTERRUPTED;
     }
     if (fresh) {
+        if (loop->drive->quiet) {
+            loop->polled_at = sc_clock_now();
+        }
         call_start(self);
     }
     ScDriveResult result = sc_loop_drive(loop, self);

@@ -104,6 +104,9 @@ sc_drive_enter(ScDrive *drive, ScWaiter *waiter)
     bool mine = is_free && (alone || !waiter->restricted);
     if (mine) {
         set_owner(drive, waiter->thread, waiter->restricted);
+        /* A watch that has not fired has seen nothing. */
+        drive->quiet =
+            drive->pump != NULL && drive->pump->watch == SC_WATCH_ARMED;
         /* From here on this thread looks at the inbox itself. */
         atomic_store(&drive->poller.asleep, false);
     }

@@ -51,6 +51,7 @@ typedef struct ScDrive {
     _Atomic(uintptr_t) owner; /* 0: free; written under the lock */
     bool owner_restricted;    /* written by who becomes the owner */
     bool refusing;            /* under the lock */
+    bool quiet; /* the owner's: no descriptor was ready when it took over */
     ScWaiter *oldest, *newest;
     atomic_size_t eligible; /* queued waiters that are not restricted */
     atomic_size_t calls;    /* entered and not completed */

@@ -11,6 +11,10 @@ enum { EVENTS = 64 };
 /* A driver that is never idle looks at its descriptors this often. */
 static const int64_t POLL_EVERY = 50 * INT64_C(1000);
 
+/* What a hand-over costs, about: a driver whose call is done goes on for so
+ * long with what is ready, where others wait for just that. */
+static const int64_t LINGER = 50 * INT64_C(1000);
+
 /* -- marks -------------------------------------------------------------- */
 
 static int
@@ -229,17 +233,23 @@ take_timers(ScLoop *self, int64_t now)
     return 0;
 }
 
-/* Fill the ring.  `lazy`: descriptors need no look in every round. */
+typedef enum {
+    GATHER_FULLY, /* look at the descriptors each time; wait */
+    GATHER_LAZY,  /* look at them now and then; wait */
+    GATHER_NOW,   /* look at them now and then; never wait */
+} GatherHow;
+
+/* Fill the ring. */
 static int
-gather(ScLoop *self, bool lazy)
+gather(ScLoop *self, GatherHow how)
 {
     if (sc_loop_take_inbox(self) < 0) {
         return -1;
     }
     int64_t now = sc_clock_now();
-    if (self->ring.count > 0 || self->stopping ||
+    if (how == GATHER_NOW || self->ring.count > 0 || self->stopping ||
         sc_timers_next(&self->timers) <= now) {
-        if (!lazy || now - self->polled_at >= POLL_EVERY) {
+        if (how == GATHER_FULLY || now - self->polled_at >= POLL_EVERY) {
             self->polled_at = now;
             if (poll_now(self) < 0) {
                 return -1;
@@ -298,7 +308,7 @@ run_handle(ScLoop *self, PyObject *handle)
 int
 sc_loop_round(ScLoop *self)
 {
-    if (gather(self, false) < 0) {
+    if (gather(self, GATHER_FULLY) < 0) {
         return -1;
     }
     for (size_t left = self->ring.count; left > 0; left--) {
@@ -336,15 +346,43 @@ settle_exit(ScLoop *self, PyObject *handle, struct ScCall *own)
     return 0;
 }
 
+/* Whose turn it is. */
+typedef struct {
+    struct ScCall *own;   /* NULL: the pump's */
+    int64_t linger_until; /* 0: its call is not done */
+} Driver;
+
+/* Is the turn over?  A caller leaves when its own call is done, but does not
+ * wake a waiter for a few microseconds of work that it can do itself: it
+ * lingers while work is ready and a waiter queued, for LINGER at most. */
+static bool
+is_over(ScLoop *self, Driver *driver)
+{
+    if (driver->own == NULL || !driver->own->done) {
+        return false;
+    }
+    ScDrive *drive = self->drive;
+    if (drive->owner_restricted ||
+        atomic_load_explicit(&drive->eligible, memory_order_relaxed) == 0 ||
+        (self->ring.count == 0 && sc_inbox_is_empty(&drive->inbox))) {
+        return true;
+    }
+    int64_t now = sc_clock_now();
+    if (driver->linger_until == 0) {
+        driver->linger_until = now + LINGER;
+    }
+    return now >= driver->linger_until;
+}
+
 /* The handles that are ready now.  SC_DRIVE_YIELD: they have run, or there is
  * a reason to stop; the caller looks which. */
 static ScDriveResult
-run_ready(ScLoop *self, struct ScCall *own)
+run_ready(ScLoop *self, Driver *driver)
 {
     for (size_t left = self->ring.count; left > 0; left--) {
         /* Before each one: what came in may be another's call, which a
          * restricted owner must not start. */
-        if (sc_drive_must_yield(self->drive, own == NULL)) {
+        if (sc_drive_must_yield(self->drive, driver->own == NULL)) {
             return SC_DRIVE_YIELD;
         }
         PyObject *handle = sc_loop_pop(self);
@@ -359,7 +397,7 @@ run_ready(ScLoop *self, struct ScCall *own)
             return SC_DRIVE_FORKED;
         }
         if (rc < 0) {
-            rc = settle_exit(self, handle, own);
+            rc = settle_exit(self, handle, driver->own);
         }
         else if (self->finished != NULL) {
             sc_calls_collect(self);
@@ -368,17 +406,17 @@ run_ready(ScLoop *self, struct ScCall *own)
         if (rc < 0) {
             return SC_DRIVE_ERROR;
         }
-        if (own != NULL && own->done) {
+        if (is_over(self, driver)) {
             return SC_DRIVE_DONE;
         }
     }
-    return own != NULL && own->done ? SC_DRIVE_DONE : SC_DRIVE_YIELD;
+    return SC_DRIVE_YIELD;
 }
 
 ScDriveResult
 sc_loop_drive(ScLoop *self, struct ScCall *own)
 {
-    ScDrive *drive = self->drive;
+    Driver driver = {.own = own};
     for (;;) {
         if (sc_loop_is_dead(self)) {
             return SC_DRIVE_FORKED;
@@ -386,19 +424,19 @@ sc_loop_drive(ScLoop *self, struct ScCall *own)
         if (self->finished != NULL) {
             sc_calls_collect(self);
         }
-        if (own->done) {
+        if (is_over(self, &driver)) {
             return SC_DRIVE_DONE;
         }
-        if (sc_drive_must_yield(drive, false)) {
+        if (sc_drive_must_yield(self->drive, false)) {
             return SC_DRIVE_YIELD;
         }
-        if (gather(self, true) < 0) {
+        if (gather(self, own->done ? GATHER_NOW : GATHER_LAZY) < 0) {
             return SC_DRIVE_ERROR;
         }
         if (self->finished != NULL || self->ring.count == 0) {
             continue;
         }
-        ScDriveResult result = run_ready(self, own);
+        ScDriveResult result = run_ready(self, &driver);
         if (result != SC_DRIVE_YIELD) {
             return result;
         }
@@ -420,6 +458,7 @@ is_due(ScLoop *self)
 static void
 run_due(ScLoop *self)
 {
+    Driver pump = {.own = NULL};
     do {
         int rc = sc_loop_take_inbox(self) | poll_now(self) |
                  take_timers(self, sc_clock_now());
@@ -429,7 +468,7 @@ run_due(ScLoop *self)
         if (rc < 0) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
-        run_ready(self, NULL);
+        run_ready(self, &pump);
     } while (!sc_drive_must_yield(self->drive, true) && is_due(self));
 }
 

@@ -8,17 +8,20 @@ machine whose speed changes moves both sides. "above floor" is what is left afte
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import importlib
 import os
 import platform
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import works
-from contestants import ALL, BASELINE, Call, Contestant, RunSync
+from contestants import ALL, BASELINE, AsyncFunction, Call, Contestant, RunSync
 
 FLOOR = "floor"
 
@@ -76,46 +79,38 @@ def one_by_one(calls: dict[str, Call], slice_: float) -> dict[str, Sampler]:
     return {name: sampler(call) for name, call in calls.items()}
 
 
-def bare_task() -> Callable[[works.AsyncFunction], Call]:
+class BareTask:
     """The floor: C alone makes a Task, runs its steps, takes its result (floor.c)."""
-    import asyncio
-    import sys
 
-    import floor
+    def __init__(self) -> None:
+        floor = importlib.import_module("floor")
+        keywords = ("loop", "eager_start") if sys.version_info >= (3, 12) else ("loop",)
+        self.loop = floor.Floor(asyncio.Task, keywords)
 
-    if sys.version_info >= (3, 12):
-        bare = floor.Floor(asyncio.Task, ("loop", "eager_start"))
-    else:
-        bare = floor.Floor(asyncio.Task, ("loop",))
-    run = bare.run
-
-    def caller(function: works.AsyncFunction) -> Call:
+    def caller(self, function: AsyncFunction) -> Call:
+        run = self.loop.run
         return lambda: run(function())
 
     @contextlib.contextmanager
-    def running() -> Iterator[None]:
-        # A task's step wants its loop to be the running one.
+    def running(self) -> Iterator[None]:
+        """A task's step wants its loop to be the running one."""
         before = asyncio._get_running_loop()
-        asyncio._set_running_loop(bare)
+        asyncio._set_running_loop(self.loop)
         try:
             yield
         finally:
             asyncio._set_running_loop(before)
 
-    caller.running = running  # type: ignore[attr-defined]
-    return caller
-
 
 def measure_single(contestants: list[Contestant], rounds: int, slice_: float) -> None:
-    floor_caller = bare_task()
-    running = floor_caller.running  # type: ignore[attr-defined]
+    bare = BareTask()
     for work, function in (("never", works.never), ("once", works.once)):
         samplers = one_by_one({each.name: each.caller(function) for each in contestants}, slice_)
-        with running():
-            floor = one_by_one({FLOOR: floor_caller(function)}, slice_)[FLOOR]
+        with bare.running():
+            floor = one_by_one({FLOOR: bare.caller(function)}, slice_)[FLOOR]
 
         def on_the_floor(sample: Sampler = floor) -> dict[str, float]:
-            with running():
+            with bare.running():
                 return sample()
 
         found = interleave({**samplers, FLOOR: on_the_floor}, rounds)
@@ -141,7 +136,7 @@ def measure_echo(contestants: list[Contestant], rounds: int, slice_: float) -> N
 
 
 def measure_crowds(contestants: list[Contestant], rounds: int, seconds: float) -> None:
-    def sampler(each: Contestant, function: works.AsyncFunction, threads: int) -> Sampler:
+    def sampler(each: Contestant, function: AsyncFunction, threads: int) -> Sampler:
         def sample() -> dict[str, float]:
             rate, p99 = works.crowd(each, function, threads, seconds)
             return {"rate": 1 / rate, "p99": p99}
@@ -163,11 +158,17 @@ PARTS = ("single", "echo", "threads")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60, help="rounds of the single-thread parts (default: 60)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=60, help="rounds of the single-thread parts (default: 60)"
+    )
     parser.add_argument("--crowds", type=int, default=8, help="rounds of the parts with threads (default: 8)")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part; may be repeated")
-    parser.add_argument("--slice", type=float, default=0.005, help="seconds of a sample, one thread (default: 0.005)")
+    parser.add_argument(
+        "--slice", type=float, default=0.005, help="seconds of a sample, one thread (default: 0.005)"
+    )
     parser.add_argument("--crowd-seconds", type=float, default=0.25, help="seconds of a sample with threads")
     arguments = parser.parse_args()
     parts = arguments.only or PARTS
@@ -175,7 +176,7 @@ def main() -> None:
     peers = ", ".join(f"{name} {version(name)}" for name in ("asgiref", "synchronicity"))
     print(f"CPython {platform.python_version()}, {os.cpu_count()} cores; {peers}")
     began = time.perf_counter()
-    contestants = [kind() for kind in ALL]
+    contestants: list[Contestant] = [kind() for kind in ALL]
     for each in contestants:
         each.open()
     if "single" in parts:

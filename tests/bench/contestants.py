@@ -3,15 +3,15 @@
 Every one of them keeps what it can keep between calls (a loop, a thread, a wrapper), runs each call in the
 caller's context, and gives back the coroutine's result. What each does for a call is in its docstring.
 
-``caller(function)`` is asked in the thread that will call, once; the callable that it gives makes one coroutine
-of ``function`` and runs it to its end. ``leave()`` is the end of that thread.
+``caller(function)`` is asked in the thread that will call, once; the callable that it gives makes one
+coroutine of ``function`` and runs it to its end. ``leave()`` is the end of that thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asgiref.sync
@@ -19,7 +19,7 @@ import synchronicity
 
 import sidecar
 
-AsyncFunction = Callable[[], Awaitable[Any]]
+AsyncFunction = Callable[[], Coroutine[Any, Any, Any]]
 Call = Callable[[], Any]
 
 
@@ -88,8 +88,9 @@ class PrivateLoop(Contestant):
         return lambda: run(function())
 
     def leave(self) -> None:
-        self.kept.loop.close()
-        del self.kept.loop
+        if hasattr(self.kept, "loop"):
+            self.kept.loop.close()
+            del self.kept.loop
 
     close = leave
 
@@ -117,7 +118,7 @@ class Synchronicity(Contestant):
         return call
 
     def close(self) -> None:
-        self.synchronizer._close_loop()
+        self.synchronizer._close_loop()  # type: ignore[no-untyped-call]
 
 
 ALL = (RunSync, Threadsafe, PrivateLoop, Asgiref, Synchronicity)

@@ -17,7 +17,7 @@ PEERS = ("asgiref", "synchronicity")
 
 
 def find_python(named: str) -> str:
-    """``"3.11"`` is ``python3.11`` on ``PATH``; anything else is a path or a command. Ends the program if absent."""
+    """``"3.11"`` is ``python3.11`` on ``PATH``, else a path or a command. Ends the program if absent."""
     command = f"python{named}" if named[:1].isdigit() else named
     found = shutil.which(command)
     if found is None:
@@ -31,7 +31,8 @@ def find_python(named: str) -> str:
 
 def prepare(python: str, *packages: str) -> Path:
     """The interpreter of an environment with Sidecar, its peers and ``packages``."""
-    asked = [python, "-c", "import sys, sysconfig; print(sys.implementation.cache_tag + getattr(sys, 'abiflags', ''))"]
+    tag = "import sys; print(sys.implementation.cache_tag + getattr(sys, 'abiflags', ''))"
+    asked = [python, "-c", tag]
     name = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     folder = ROOT / "build" / "bench" / name
     inside = folder / "bin" / "python"

@@ -1,12 +1,13 @@
 """Measure what ``sidecar.WSGIMiddleware`` adds to a request, in process, interleaved; print a table.
 
-One request is: a fresh ``environ``, the call of the application, every block of its body, ``close()``. The peer is
-Python that does the same: an id, a context for the request, the id in environ and in the response's header.
+One request is: a fresh ``environ``, the call of the application, every block of its body, ``close()``. The
+peer is Python that does the same: an id, a context for the request, the id in environ and in the header.
 """
 
 from __future__ import annotations
 
 import contextvars
+import functools
 import platform
 import random
 import statistics
@@ -62,7 +63,7 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id")
 
 
 class InPython:
-    """The same by hand: copy_context, uuid4, a wrapped start_response, each step of the body in the context."""
+    """By hand: copy_context, uuid4, a wrapped start_response, each step of the body in the context."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -110,13 +111,13 @@ def report(title: str, app: App, target: float | None) -> None:
         "sidecar.WSGIMiddleware": sidecar.WSGIMiddleware(app),
         "the same in Python": InPython(app),
     }
-    times = {name: works.calls_in(lambda made=made: serve(made), SLICE) for name, made in kinds.items()}
+    times = {name: works.calls_in(functools.partial(serve, made), SLICE) for name, made in kinds.items()}
     found: dict[str, list[float]] = {name: [] for name in kinds}
     names = list(kinds)
     for _ in range(ROUNDS):
         random.shuffle(names)
         for name in names:
-            found[name].append(works.time_of(lambda made=kinds[name]: serve(made), times[name]))
+            found[name].append(works.time_of(functools.partial(serve, kinds[name]), times[name]))
     print(f"\n{title}")
     for name in kinds:
         added = statistics.median(a - b for a, b in zip(found[name], found["bare"])) * 1e6

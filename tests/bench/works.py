@@ -95,8 +95,10 @@ def time_of(call: Call, times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def crowd(contestant: Contestant, function: AsyncFunction, threads: int, seconds: float) -> tuple[float, float]:
-    """So many threads call as fast as they can: calls per second, and the 99th percentile of a call, in seconds."""
+def crowd(
+    contestant: Contestant, function: AsyncFunction, threads: int, seconds: float
+) -> tuple[float, float]:
+    """Threads that call as fast as they can: calls per second, and the p99 of a call, in seconds."""
     stop = threading.Event()
     ready = threading.Barrier(threads + 1)
     times: list[float] = []
@@ -116,7 +118,7 @@ def crowd(contestant: Contestant, function: AsyncFunction, threads: int, seconds
                 mine.append(after - before)
                 before = after
             contestant.leave()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (it is raised in the main thread)
             failed.append(error)
             ready.abort()
         times.extend(mine)

@@ -204,6 +204,32 @@ test_a_restricted_caller_keeps_off_others_tasks(void)
     sc_drive_fini(&drive);
 }
 
+static void
+test_refusing(void)
+{
+    ScDrive drive;
+    CHECK_EQ(sc_drive_init(&drive), 0);
+    ScWaiter first = waiter_of(FIRST, false),
+             second = waiter_of(SECOND, false), late = waiter_of(THIRD, false);
+    CHECK(sc_drive_enter(&drive, &first));
+    CHECK(!sc_drive_enter(&drive, &second));
+    CHECK_EQ(word(&second), SC_WAITING);
+    sc_drive_refuse(&drive);
+    CHECK(!sc_drive_enter(&drive, &late));
+    CHECK_EQ(word(&late), SC_DONE);
+    CHECK_EQ(atomic_load(&drive.calls), 2);
+    CHECK(!sc_drive_reclaim(&drive));
+    /* Those that were taken go on. */
+    sc_drive_complete(&drive, &first);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK_EQ(OWNER(&drive), SECOND);
+    sc_drive_complete(&drive, &second);
+    CHECK(sc_drive_reclaim(&drive));
+    CHECK_EQ(OWNER(&drive), 0);
+    CHECK(!sc_drive_enter(&drive, &late));
+    sc_drive_fini(&drive);
+}
+
 /* The queue against an array, with many waiters and random leavers. */
 static void
 test_random_queue(uint32_t seed)
@@ -280,6 +306,7 @@ main(void)
     test_a_restricted_caller_drives_alone();
     test_a_restricted_caller_is_passed_over();
     test_a_restricted_caller_keeps_off_others_tasks();
+    test_refusing();
     test_random_queue(3);
     test_random_queue(77);
     return 0;

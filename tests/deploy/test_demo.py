@@ -84,7 +84,8 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path, how: signal.Signals) -> N
         assert "20 of 20 times" in page
         # The log is followed on the terminal.
         read_until(demo, output, rf"GET / -> 200 .* id {request_id}", 20)
-        children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
+        listed = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text()
+        children = [int(pid) for pid in listed.split()]
         assert len(children) == 3  # upstream, uWSGI, tail
         demo.send_signal(how)
         assert demo.wait(60) == 0
@@ -114,7 +115,9 @@ def test_a_port_that_was_asked_for_and_is_taken_is_refused(tmp_path: Path) -> No
         ([], {"PYTHON": "/nowhere/python"}, 1, 'There is no Python at "/nowhere/python"'),
     ],
 )
-def test_what_it_says_to_odd_wishes(arguments: list[str], environment: dict[str, str], status: int, words: str) -> None:
+def test_what_it_says_to_odd_wishes(
+    arguments: list[str], environment: dict[str, str], status: int, words: str
+) -> None:
     done = subprocess.run(
         [str(DEMO), *arguments],
         env={**os.environ, **environment},

@@ -16,7 +16,9 @@ from pathlib import Path
 from harness import wait_for
 
 # Lines that no server may log, unless the test has announced them.
-ALARM = re.compile(r"SIGSEGV|SIGABRT|Segmentation fault|Fatal Python error|DAMN|core dumped|\[ERROR\]|\[CRITICAL\]")
+ALARM = re.compile(
+    r"SIGSEGV|SIGABRT|Segmentation fault|Fatal Python error|DAMN|core dumped|\[ERROR\]|\[CRITICAL\]"
+)
 # The last line of a traceback: an exception's name, perhaps with its message.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: |$)")
 
@@ -100,7 +102,8 @@ class Server:
     def get(self, path: str = "/plain", *, seconds: float = 30.0, **headers: str) -> Response:
         connection = Connection(self.socket, seconds)
         try:
-            connection.request("GET", path, headers={name.replace("_", "-"): text for name, text in headers.items()})
+            given = {name.replace("_", "-"): text for name, text in headers.items()}
+            connection.request("GET", path, headers=given)
             answer = connection.getresponse()
             return Response(answer.status, answer.getheaders(), answer.read())
         finally:
@@ -132,6 +135,13 @@ class Server:
         """Announce what the log may show: exceptions by their last line, other alarms by theirs."""
         self.allowed += patterns
 
+    def leave_request(self, path: str, until: str) -> Connection:
+        """A request whose answer nobody waits for; returns once the app has written the file ``until``."""
+        connection = Connection(self.socket, 30)
+        connection.request("GET", path)
+        wait_for((self.folder / until).exists, f"the request has written {until}")
+        return connection
+
     # -- ending --
 
     def send(self, number: int) -> None:
@@ -144,7 +154,8 @@ class Server:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still there after {seconds:g} s:\n{self.log}") from None
-        wait_for(lambda: not any(map(is_alive, self.pids)), f"processes of {self.pids} gone; log:\n{self.log}", 10)
+        what = f"processes of {self.pids} gone; log:\n{self.log}"
+        wait_for(lambda: not any(map(is_alive, self.pids)), what, 10)
         return status
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 20.0) -> int:
@@ -214,6 +225,18 @@ def wait_drained(server: Server, pids: set[int]) -> None:
         f"workers {pids} drained; log:\n{server.log}",
         10,
     )
+
+
+def wait_for_workers(server: Server, workers: int) -> set[int]:
+    """Until so many workers have answered; their pids."""
+    pids: set[int] = set()
+
+    def ask() -> bool:
+        pids.add(server.get("/state").json()["pid"])
+        return len(pids) >= workers
+
+    wait_for(ask, f"{workers} workers answer", 20)
+    return pids
 
 
 def leave_background_tasks(server: Server, workers: int, prefix: str = "") -> set[int]:

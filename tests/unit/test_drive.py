@@ -70,6 +70,15 @@ class TestContention:
 
         run_threads(threads, caller)
 
+    def test_calls_that_never_wait(self):
+        async def give(value):
+            return value
+
+        def caller(number):
+            return [sidecar.run_sync(give(step)) for step in range(300)] == list(range(300))
+
+        assert all(run_threads(8, caller))
+
     def test_short_calls_do_not_wait_for_long_ones(self):
         begun = threading.Event()
         ended = threading.Event()

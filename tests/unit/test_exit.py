@@ -181,7 +181,8 @@ def test_an_abandoned_client_object_does_not_spoil_the_exit(script):
     done, _ = script("""
         import socket
         server = socket.create_server(("127.0.0.1", 0))
-        kept = sidecar.run_sync(asyncio.open_connection(*server.getsockname()))
-        kept[1].write(b"x" * (1 << 22))  # more than the kernel takes: a writer stays registered
+        loop = sidecar.get_bridge().get_loop()
+        kept = sidecar.run_sync(loop.create_connection(asyncio.Protocol, *server.getsockname()))
+        kept[0].write(b"x" * (1 << 22))  # more than the kernel takes: a writer stays registered
     """)
     assert "Traceback" not in done.stderr, done.stderr

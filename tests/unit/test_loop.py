@@ -416,7 +416,7 @@ class TestBridgesLoop:
         server = socket.create_server(("127.0.0.1", 0))
 
         async def connect():
-            return await asyncio.open_connection(*server.getsockname())
+            return await asyncio.get_running_loop().create_connection(asyncio.Protocol, *server.getsockname())
 
         async def churn(stop):
             while not stop.is_set():
@@ -428,9 +428,9 @@ class TestBridgesLoop:
         try:
             with pytest.warns(ResourceWarning):
                 for _ in range(30):
-                    streams = sidecar.run_sync(connect())
+                    pair = sidecar.run_sync(connect())
                     server.accept()[0].close()
-                    del streams
+                    del pair
                     gc.collect()
         finally:
             stop.set()

@@ -107,6 +107,11 @@ def plain(environ, start_response):
     return [sidecar.current().id.encode()]
 
 
+def environ_id(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [environ["HTTP_X_REQUEST_ID"].encode()]
+
+
 def own_header(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("x-REQUEST-id", "mine")])
     return [sidecar.current().id.encode()]
@@ -139,11 +144,12 @@ def boom_later(environ, start_response):
 
 
 def twice(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Request-ID", "mine")])
+    headers = [("Content-Type", "text/plain"), ("x-request-id", "mine")]
+    start_response("200 OK", headers)
     try:
         raise RuntimeError("announced boom")
     except RuntimeError:
-        start_response("503 Sorry", [("Content-Type", "text/plain"), ("x-request-id", "mine")], sys.exc_info())
+        start_response("503 Sorry", headers, sys.exc_info())
     return [sidecar.current().id.encode()]
 
 
