@@ -156,8 +156,10 @@ leave_locked(ScDrive *drive, bool due, int64_t next_timer)
     if (heir != NULL) {
         unlink_waiter(drive, heir);
         set_owner(drive, heir->thread, false);
+        /* Under the lock: after it the heir may withdraw and be gone. */
+        ScParkWake wake = sc_park_store(&heir->park, SC_PROMOTED);
         pthread_mutex_unlock(&drive->lock);
-        sc_park_set(&heir->park, SC_PROMOTED);
+        sc_park_wake(wake);
         return;
     }
     struct ScPump *pump = drive->pump;
@@ -209,12 +211,14 @@ sc_drive_complete(ScDrive *drive, ScWaiter *waiter)
     pthread_mutex_lock(&drive->lock);
     atomic_fetch_sub_explicit(&drive->calls, 1, memory_order_relaxed);
     bool queued = waiter->queued;
+    ScParkWake wake;
     if (queued) {
         unlink_waiter(drive, waiter);
+        wake = sc_park_store(&waiter->park, SC_DONE);
     }
     pthread_mutex_unlock(&drive->lock);
     if (queued) {
-        sc_park_set(&waiter->park, SC_DONE);
+        sc_park_wake(wake);
     }
 }
 
@@ -242,6 +246,36 @@ sc_drive_unwatch(ScDrive *drive)
         sc_pump_unwatch(drive->pump);
         pthread_mutex_unlock(&drive->lock);
     }
+}
+
+void
+sc_drive_begin_watch(ScDrive *drive, struct ScPump *pump)
+{
+    drive->pump = pump;
+    uintptr_t owner =
+        atomic_load_explicit(&drive->owner, memory_order_relaxed);
+    if (owner == 0) {
+        atomic_store(&drive->poller.asleep, true);
+        sc_pump_watch(pump, SC_NEVER);
+        if (!sc_inbox_is_empty(&drive->inbox)) {
+            sc_pump_kick(pump);
+        }
+    }
+}
+
+void
+sc_drive_end_watch(ScDrive *drive)
+{
+    pthread_mutex_lock(&drive->lock);
+    struct ScPump *pump = drive->pump;
+    drive->pump = NULL;
+    if (pump != NULL &&
+        atomic_load_explicit(&drive->owner, memory_order_relaxed) ==
+            pump->thread_id) {
+        leave_locked(drive, false, SC_NEVER);
+        return;
+    }
+    pthread_mutex_unlock(&drive->lock);
 }
 
 bool

@@ -133,6 +133,12 @@ void sc_drive_unwatch(ScDrive *drive);
  * a caller is still in it. */
 bool sc_drive_reclaim(ScDrive *drive);
 
+/* The pump's own.  Begin, under the lock: the drive has a pump, which sees
+ * what was posted before.  End, on its thread: it has none any more, and what
+ * it may own goes to the oldest waiter, or to nobody. */
+void sc_drive_begin_watch(ScDrive *drive, struct ScPump *pump);
+void sc_drive_end_watch(ScDrive *drive);
+
 /* Plain loops: the thread in run_forever takes and gives the loop. */
 void sc_drive_claim(ScDrive *drive);
 void sc_drive_disclaim(ScDrive *drive);

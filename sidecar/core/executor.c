@@ -197,7 +197,7 @@ pool_shutdown(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 PyDoc_STRVAR(stop_doc,
-             "stop($self, timeout)\n--\n\n"
+             "stop($self, timeout, /)\n--\n\n"
              "Take no more jobs, cancel the queued ones, and wait at most "
              "timeout\nseconds for the running ones.  Returns how many "
              "threads are still in a\njob.");

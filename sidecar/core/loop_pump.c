@@ -59,19 +59,23 @@ sc_loop_start_pump(ScLoop *self, const char *name)
         return -1;
     }
     context->loop = (ScLoop *)Py_NewRef((PyObject *)self);
+    /* Nobody else knows the loop yet.  Own it before the thread is there: it
+     * would take a free loop that has something to do. */
+    sc_drive_claim(self->drive);
     if (sc_pump_start(pump, self->drive, &pump_work, context, name) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
+        sc_drive_disclaim(self->drive);
         Py_DECREF((PyObject *)self);
         PyMem_RawFree(context);
         PyMem_RawFree(pump);
         return -1;
     }
     self->pump = pump;
-    /* Nobody else knows the loop yet: run what it was born with, and leave it
-     * so that from here on whatever comes due finds the pump (drive.h, 2). */
-    sc_drive_claim(self->drive);
+    /* Run what it was born with, and leave it so that from here on whatever
+     * comes due finds the pump (drive.h, 2). */
     sc_loop_run_batch(self);
-    sc_drive_leave(self->drive, false, sc_timers_next(&self->timers));
+    sc_drive_leave(self->drive, self->ring.count > 0,
+                   sc_timers_next(&self->timers));
     return 0;
 }
 

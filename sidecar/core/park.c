@@ -40,11 +40,11 @@ wait_poll(ScPark *park, int expected, int64_t until, int signal_fd)
            expected) {
         struct timespec left, *limit = NULL;
         if (until != SC_NEVER) {
-            int64_t ns = until - sc_clock_now();
-            if (ns <= 0) {
+            int64_t now = sc_clock_now();
+            if (until <= now) {
                 return SC_PARK_TIMEOUT;
             }
-            left = sc_clock_timespec(ns);
+            left = sc_clock_timespec(until - now);
             limit = &left;
         }
         int rc = ppoll(fds, 2, limit, NULL);
@@ -70,17 +70,23 @@ sc_park_wait(ScPark *park, int expected, int64_t until, int signal_fd)
     return wait_poll(park, expected, until, signal_fd);
 }
 
-void
-sc_park_set(ScPark *park, int value)
+ScParkWake
+sc_park_store(ScPark *park, int value)
 {
-    int event_fd = park->event_fd;
+    ScParkWake wake = {&park->word, park->event_fd};
     atomic_store_explicit(&park->word, value, memory_order_release);
-    if (event_fd < 0) {
-        syscall(SYS_futex, &park->word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG,
-                INT_MAX, NULL, NULL, 0);
+    return wake;
+}
+
+void
+sc_park_wake(ScParkWake wake)
+{
+    if (wake.event_fd < 0) {
+        syscall(SYS_futex, wake.word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX,
+                NULL, NULL, 0);
     }
     else {
         uint64_t one = 1;
-        (void)!write(event_fd, &one, sizeof(one));
+        (void)!write(wake.event_fd, &one, sizeof(one));
     }
 }

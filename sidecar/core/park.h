@@ -23,8 +23,25 @@ enum { SC_PARK_CHANGED, SC_PARK_TIMEOUT, SC_PARK_SIGNAL };
  * for none) has something to read. */
 int sc_park_wait(ScPark *park, int expected, int64_t until, int signal_fd);
 
-/* Set the word and wake the thread that waits on it.  The waiter may be gone
- * as soon as the word is set: the memory must outlive the call. */
-void sc_park_set(ScPark *park, int value);
+/* What is left to do once the word is set.  It names the park, but reads
+ * nothing of it: the waiter may be gone by then. */
+typedef struct {
+    atomic_int *word;
+    int event_fd;
+} ScParkWake;
+
+/* Set the word only, under a lock that the waiter's end takes too. */
+ScParkWake sc_park_store(ScPark *park, int value);
+
+/* Wake the thread that waits on it, after that lock is given back.  At worst
+ * somebody else is woken for nothing, which every wait bears. */
+void sc_park_wake(ScParkWake wake);
+
+/* Both, where the park's memory outlives the call. */
+static inline void
+sc_park_set(ScPark *park, int value)
+{
+    sc_park_wake(sc_park_store(park, value));
+}
 
 #endif

@@ -80,14 +80,17 @@ static void *
 pump_main(void *arg)
 {
     ScPump *pump = arg;
-    if (pump->work->begin(pump->context)) {
-        while (!atomic_load_explicit(&pump->stop, memory_order_acquire)) {
-            struct epoll_event events[3];
-            int count = epoll_wait(pump->watch_fd, events, 3, -1);
-            if (look(pump, events, count)) {
-                pump->work->batch(pump->context);
-            }
+    bool begun = pump->work->begin(pump->context);
+    while (begun && !atomic_load_explicit(&pump->stop, memory_order_acquire)) {
+        struct epoll_event events[3];
+        int count = epoll_wait(pump->watch_fd, events, 3, -1);
+        if (look(pump, events, count)) {
+            pump->work->batch(pump->context);
         }
+    }
+    /* First: whoever leaves or posts from here on reckons without us. */
+    sc_drive_end_watch(pump->drive);
+    if (begun) {
         pump->work->end(pump->context);
     }
     sc_park_set(&pump->ended, 1);
@@ -119,7 +122,7 @@ sc_pump_start(ScPump *pump, ScDrive *drive, const ScPumpWork *work,
     int rc = pthread_create(&pump->thread, NULL, pump_main, pump);
     if (rc == 0) {
         pump->thread_id = (uintptr_t)pump->thread;
-        drive->pump = pump;
+        sc_drive_begin_watch(drive, pump);
         pthread_setname_np(pump->thread, name);
     }
     pthread_mutex_unlock(&drive->lock);
@@ -142,9 +145,6 @@ sc_pump_stop(ScPump *pump, int64_t until)
         return false;
     }
     pthread_join(pump->thread, NULL);
-    pthread_mutex_lock(&pump->drive->lock);
-    pump->drive->pump = NULL;
-    pthread_mutex_unlock(&pump->drive->lock);
     close_all(pump);
     return true;
 }
