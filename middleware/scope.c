@@ -223,7 +223,5 @@ sc_scope_init(PyObject *module)
                     "Request") < 0) {
         return -1;
     }
-    /* Python 3.9 has no flag for it. */
-    st->request_type->tp_new = NULL;
     return PyModule_AddFunctions(module, scope_functions);
 }

@@ -242,7 +242,5 @@ sc_start_response_init(PyObject *module)
                     NULL, NULL) < 0) {
         return -1;
     }
-    /* Python 3.9 has no flag for it. */
-    st->start_response_type->tp_new = NULL;
     return 0;
 }

@@ -266,8 +266,5 @@ sc_wsgi_body_init(PyObject *module)
                     NULL) < 0) {
         return -1;
     }
-    /* Python 3.9 has no flag for it. */
-    st->wsgi_body_type->tp_new = NULL;
-    st->wsgi_sized_body_type->tp_new = NULL;
     return 0;
 }

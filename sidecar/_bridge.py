@@ -199,6 +199,8 @@ def is_running() -> bool:
 
 def shutdown(timeout: float | None = None) -> bool:
     """End this process's own bridge, as ``Sidecar.shutdown`` does. A later call starts a fresh one."""
+    if timeout is not None:
+        _seconds("timeout", timeout)  # before the bridge is taken away
     bridge = _core._take_default_bridge()
     return bridge is None or bridge.shutdown(timeout)
 

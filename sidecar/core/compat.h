@@ -31,7 +31,9 @@ Py_XNewRef(PyObject *object)
     return object;
 }
 #define Py_TPFLAGS_IMMUTABLETYPE 0
-#define Py_TPFLAGS_DISALLOW_INSTANTIATION 0
+/* A flag of no meaning to 3.9: sc_type_add acts on it. */
+#define SC_TYPES_INSTANTIATE_BY_DEFAULT 1
+#define Py_TPFLAGS_DISALLOW_INSTANTIATION (1UL << 7)
 
 static inline int
 PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
@@ -44,6 +46,10 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
     return 0;
 }
 
+#endif
+
+#ifndef SC_TYPES_INSTANTIATE_BY_DEFAULT
+#define SC_TYPES_INSTANTIATE_BY_DEFAULT 0
 #endif
 
 #ifndef Py_BEGIN_CRITICAL_SECTION

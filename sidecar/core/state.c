@@ -118,5 +118,9 @@ sc_type_add(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
     if (*slot == NULL) {
         return -1;
     }
+    if (SC_TYPES_INSTANTIATE_BY_DEFAULT &&
+        (spec->flags & Py_TPFLAGS_DISALLOW_INSTANTIATION)) {
+        (*slot)->tp_new = NULL;
+    }
     return name ? PyModule_AddObjectRef(module, name, (PyObject *)*slot) : 0;
 }

@@ -116,6 +116,12 @@ class TestOwn:
         assert before.is_closed() and not sidecar.is_running()
         assert sidecar.run_sync(running_loop()) is not before
 
+    def test_a_wrong_timeout_leaves_it_alone(self):
+        bridge = sidecar.get_bridge().start()
+        with pytest.raises(ValueError, match="timeout must be"):
+            sidecar.shutdown(timeout=-1)
+        assert sidecar.get_bridge() is bridge and bridge.is_running()
+
     def test_shutdown_without_one(self):
         assert sidecar.shutdown() and sidecar.shutdown(timeout=0)
 

@@ -17,6 +17,7 @@ import pytest
 from harness import wait_for
 
 import sidecar
+from sidecar import _core
 
 var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
 
@@ -507,6 +508,14 @@ class TestTaskFactory:
                 assert bridge.run_sync(look()) == (Task, "caller")
             finally:
                 var.reset(token)
+
+
+class TestTypes:
+    @pytest.mark.parametrize("name", ["Handle", "TimerHandle", "Call", "TaskMark", "Request", "WSGIBody"])
+    def test_what_only_the_core_makes(self, name):
+        kinds = {kind.__name__: kind for kind in object.__subclasses__() + _core.Handle.__subclasses__()}
+        with pytest.raises(TypeError, match="cannot create"):
+            kinds[name]()
 
 
 class TestReferences:
