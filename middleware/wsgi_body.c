@@ -217,6 +217,8 @@ static PyMethodDef body_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* A part of an initialiser, so not in parentheses. */
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define BODY_SLOTS                                                            \
     {Py_tp_doc, (void *)"A response body whose steps run in their request."}, \
         {Py_tp_iter, SC_SLOT(body_iter)},                                     \
@@ -227,6 +229,8 @@ static PyMethodDef body_methods[] = {
     {                                                                         \
         Py_tp_dealloc, SC_SLOT(body_dealloc)                                  \
     }
+
+// NOLINTEND(bugprone-macro-parentheses)
 
 static PyType_Slot body_slots[] = {
     BODY_SLOTS,

@@ -1,19 +1,56 @@
 #include "core/state.h"
 
-#include <unistd.h>
+#include <stddef.h>
 
 #include "core/module.h"
+
+/* Where the lists of state.h have their fields. */
+typedef struct {
+    size_t offset;
+    const char *text;
+} Field;
+
+static const Field names[] = {
+#define X(name) {offsetof(ScState, str_##name), #name},
+    SC_STATE_NAMES(X)
+#undef X
+};
+
+/* In the order in which they are cleared: types last, which all others may
+ * need to go. */
+static const size_t references[] = {
+#define X(name) offsetof(ScState, name),
+    SC_STATE_OBJECTS(X)
+#undef X
+#define X(name, module, attribute) offsetof(ScState, name),
+        SC_STATE_IMPORTS(X)
+#undef X
+#define X(name) offsetof(ScState, name##_type),
+            SC_STATE_TYPES(X)
+#undef X
+};
+
+enum {
+    NAMES = sizeof(names) / sizeof(names[0]),
+    REFERENCES = sizeof(references) / sizeof(references[0]),
+};
+
+static PyObject **
+field(ScState *st, size_t offset)
+{
+    return (PyObject **)((char *)st + offset);
+}
 
 static int
 intern_names(ScState *st)
 {
-#define X(name)                                         \
-    st->str_##name = PyUnicode_InternFromString(#name); \
-    if (st->str_##name == NULL) {                       \
-        return -1;                                      \
+    for (size_t i = 0; i < NAMES; i++) {
+        PyObject *name = PyUnicode_InternFromString(names[i].text);
+        if (name == NULL) {
+            return -1;
+        }
+        *field(st, names[i].offset) = name;
     }
-    SC_STATE_NAMES(X)
-#undef X
     return 0;
 }
 
@@ -52,15 +89,9 @@ int
 sc_state_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ScState *st = sc_state_of_module(module);
-#define X(name) Py_VISIT(st->name##_type);
-    SC_STATE_TYPES(X)
-#undef X
-#define X(name, module_name, attribute) Py_VISIT(st->name);
-    SC_STATE_IMPORTS(X)
-#undef X
-#define X(name) Py_VISIT(st->name);
-    SC_STATE_OBJECTS(X)
-#undef X
+    for (size_t i = 0; i < REFERENCES; i++) {
+        Py_VISIT(*field(st, references[i]));
+    }
     return 0;
 }
 
@@ -68,18 +99,12 @@ int
 sc_state_clear(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
-#define X(name) Py_CLEAR(st->name);
-    SC_STATE_OBJECTS(X)
-#undef X
-#define X(name, module_name, attribute) Py_CLEAR(st->name);
-    SC_STATE_IMPORTS(X)
-#undef X
-#define X(name) Py_CLEAR(st->name##_type);
-    SC_STATE_TYPES(X)
-#undef X
-#define X(name) Py_CLEAR(st->str_##name);
-    SC_STATE_NAMES(X)
-#undef X
+    for (size_t i = 0; i < REFERENCES; i++) {
+        Py_CLEAR(*field(st, references[i]));
+    }
+    for (size_t i = 0; i < NAMES; i++) {
+        Py_CLEAR(*field(st, names[i].offset));
+    }
     return 0;
 }
 
