@@ -217,28 +217,29 @@ static PyMethodDef body_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* A part of an initialiser, so not in parentheses. */
-// NOLINTBEGIN(bugprone-macro-parentheses)
-#define BODY_SLOTS                                                            \
-    {Py_tp_doc, (void *)"A response body whose steps run in their request."}, \
-        {Py_tp_iter, SC_SLOT(body_iter)},                                     \
-        {Py_tp_iternext, SC_SLOT(body_next)}, {Py_tp_methods, body_methods},  \
-        {Py_tp_repr, SC_SLOT(body_repr)},                                     \
-        {Py_tp_traverse, SC_SLOT(body_traverse)},                             \
-        {Py_tp_clear, SC_SLOT(body_clear)},                                   \
-    {                                                                         \
-        Py_tp_dealloc, SC_SLOT(body_dealloc)                                  \
-    }
-
-// NOLINTEND(bugprone-macro-parentheses)
+PyDoc_STRVAR(body_doc, "A response body whose steps run in their request.");
 
 static PyType_Slot body_slots[] = {
-    BODY_SLOTS,
+    {Py_tp_doc, (void *)body_doc},
+    {Py_tp_iter, SC_SLOT(body_iter)},
+    {Py_tp_iternext, SC_SLOT(body_next)},
+    {Py_tp_methods, body_methods},
+    {Py_tp_repr, SC_SLOT(body_repr)},
+    {Py_tp_traverse, SC_SLOT(body_traverse)},
+    {Py_tp_clear, SC_SLOT(body_clear)},
+    {Py_tp_dealloc, SC_SLOT(body_dealloc)},
     {0, NULL},
 };
 
 static PyType_Slot sized_body_slots[] = {
-    BODY_SLOTS,
+    {Py_tp_doc, (void *)body_doc},
+    {Py_tp_iter, SC_SLOT(body_iter)},
+    {Py_tp_iternext, SC_SLOT(body_next)},
+    {Py_tp_methods, body_methods},
+    {Py_tp_repr, SC_SLOT(body_repr)},
+    {Py_tp_traverse, SC_SLOT(body_traverse)},
+    {Py_tp_clear, SC_SLOT(body_clear)},
+    {Py_tp_dealloc, SC_SLOT(body_dealloc)},
     {Py_sq_length, SC_SLOT(body_length)},
     {0, NULL},
 };

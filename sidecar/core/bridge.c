@@ -10,6 +10,7 @@
 #include "core/errors.h"
 #include "core/loop_pump.h"
 #include "core/module.h"
+#include "core/run_args.h"
 #include "core/support.h"
 
 enum { BRIDGE_OPEN, BRIDGE_CLOSING, BRIDGE_CLOSED };
@@ -144,89 +145,19 @@ bridge_loop(ScBridge *self, int most_state)
     return (ScLoop *)Py_NewRef((PyObject *)self->loop);
 }
 
-/* -- run_sync ----------------------------------------------------------- */
-
-typedef struct {
-    PyObject *awaitable;
-    PyObject *timeout;
-    PyObject *context;
-} RunArgs;
-
-static int
-parse_run_args(ScState *st, PyObject *const *args, Py_ssize_t nargs,
-               PyObject *kwnames, RunArgs *parsed)
-{
-    *parsed = (RunArgs){.awaitable = nargs > 0 ? args[0] : NULL};
-    if (nargs != 1) {
-        PyErr_Format(PyExc_TypeError,
-                     "run_sync() takes one awaitable, not %zd positional "
-                     "arguments; pass a coroutine function's arguments to "
-                     "it: run_sync(fetch(1, 2))",
-                     nargs);
-        return -1;
-    }
-    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    for (Py_ssize_t i = 0; i < nkw; i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        PyObject *value = args[nargs + i];
-        if (PyUnicode_Compare(name, st->str_timeout) == 0) {
-            parsed->timeout = value == Py_None ? NULL : value;
-        }
-        else if (PyUnicode_Compare(name, st->str_context) == 0) {
-            parsed->context = value == Py_None ? NULL : value;
-        }
-        else {
-            PyErr_Format(PyExc_TypeError,
-                         "run_sync() has no argument '%U' (it takes timeout "
-                         "and context)",
-                         name);
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int
-check_run_args(ScBridge *self, const RunArgs *parsed, ScCallArgs *args)
-{
-    double timeout = self->timeout;
-    if (parsed->timeout != NULL) {
-        timeout = PyFloat_AsDouble(parsed->timeout);
-        if (timeout == -1.0 && PyErr_Occurred()) {
-            return -1;
-        }
-        if (!(timeout >= 0.0)) {
-            PyErr_Format(PyExc_ValueError,
-                         "timeout must be a number of seconds from 0 on, or "
-                         "None for no limit, not %R",
-                         parsed->timeout);
-            return -1;
-        }
-    }
-    if (parsed->context != NULL && !PyContext_CheckExact(parsed->context)) {
-        PyErr_Format(PyExc_TypeError,
-                     "context must be a contextvars.Context, not %R",
-                     parsed->context);
-        return -1;
-    }
-    args->context = parsed->context;
-    args->timeout = timeout < 0.0 ? SC_NEVER : sc_clock_from_seconds(timeout);
-    if (args->timeout > SC_NEVER / 2) {
-        args->timeout = SC_NEVER;
-    }
-    args->cleanup = sc_clock_from_seconds(self->cleanup_timeout);
-    return 0;
-}
+/* -- run_sync ------------------------------------------------------------ */
 
 static PyObject *
 run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
        PyObject *kwnames, int most_state)
 {
-    RunArgs parsed;
-    ScCallArgs call = {.coro = NULL};
+    ScCallArgs call = {
+        .timeout = self->timeout < 0.0 ? SC_NEVER
+                                       : sc_clock_from_seconds(self->timeout),
+        .cleanup = sc_clock_from_seconds(self->cleanup_timeout),
+    };
     ScLoop *loop = NULL;
-    if (parse_run_args(self->st, args, nargs, kwnames, &parsed) == 0 &&
-        check_run_args(self, &parsed, &call) == 0) {
+    if (sc_run_args_parse(self->st, args, nargs, kwnames, &call) == 0) {
         loop = bridge_loop(self, most_state);
     }
     if (loop == NULL) {
@@ -237,7 +168,7 @@ run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     PyObject *result = NULL;
-    call.coro = sc_call_coroutine(parsed.awaitable);
+    call.coro = sc_call_coroutine(args[0]);
     if (call.coro != NULL) {
         result = sc_call_run(loop, &call);
     }

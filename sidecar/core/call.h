@@ -55,9 +55,9 @@ typedef struct {
     int64_t cleanup;   /* ns */
 } ScCallArgs;
 
-/* Run a coroutine on the loop and wait for it: its result, or NULL with what
- * it raised, DeadlockError, CallTimeoutError, ForkedError, or what a signal
- * handler raised meanwhile. */
+/* caller.c: run a coroutine on the loop and wait for it: its result, or NULL
+ * with what it raised, DeadlockError, CallTimeoutError, ForkedError, or what a
+ * signal handler raised meanwhile. */
 PyObject *sc_call_run(ScLoop *loop, const ScCallArgs *args);
 
 /* A coroutine that awaits `awaitable` (itself where it is one), or NULL with
@@ -66,6 +66,16 @@ PyObject *sc_call_coroutine(PyObject *awaitable);
 
 /* Close a coroutine that will not be run; keeps the error that is set. */
 void sc_call_close_coroutine(PyObject *coro);
+
+/* Between the caller and the call.  New takes args->coro over, and closes it
+ * where it fails: NULL with an error set.  The others on the owner: start;
+ * cancel its task; leave it to itself, because it will outlive its caller's
+ * patience: it is a task like any other then, and this object only waits to
+ * take its result out. */
+ScCall *sc_call_new(ScLoop *loop, const ScCallArgs *args);
+void sc_call_start(ScCall *self);
+void sc_call_cancel(ScCall *self);
+void sc_call_make_orphan(ScCall *self);
 
 /* What the loop's rounds tell it; on the owner.  A call stands in the ring
  * itself: first to be started, later because its time is out. */

@@ -112,6 +112,18 @@ sc_timer_due(double when)
     return ns < SC_NEVER ? ns + 1 : ns;
 }
 
+/* loop_schedule.c: the ring's two ends above, and the methods that fill it. */
+PyObject *sc_loop_call_soon(ScLoop *self, PyObject *const *args,
+                            Py_ssize_t nargs, PyObject *kwnames);
+PyObject *sc_loop_call_soon_threadsafe(ScLoop *self, PyObject *const *args,
+                                       Py_ssize_t nargs, PyObject *kwnames);
+PyObject *sc_loop_call_later(ScLoop *self, PyObject *const *args,
+                             Py_ssize_t nargs, PyObject *kwnames);
+PyObject *sc_loop_call_at(ScLoop *self, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *kwnames);
+/* Takes a handle of asyncio's own making: add_signal_handler's. */
+PyObject *sc_loop_add_callback(ScLoop *self, PyObject *handle);
+
 /* loop_io.c: methods of the type, and what an event means to it. */
 PyObject *sc_loop_add_reader(ScLoop *self, PyObject *const *args,
                              Py_ssize_t nargs);

@@ -1,0 +1,265 @@
+#include "core/call.h"
+
+#include "core/clock.h"
+#include "core/errors.h"
+#include "core/loop_run.h"
+#include "core/signals.h"
+#include "core/support.h"
+
+/* -- turns --------------------------------------------------------------- */
+
+typedef enum {
+    TURN_OVER,        /* the call is done */
+    TURN_MINE,        /* this thread owns the loop now */
+    TURN_WAIT,        /* it does not (any more) */
+    TURN_INTERRUPTED, /* an error is set; ownership as before */
+    TURN_FORKED,      /* a child, in which the loop is dead */
+    TURN_GIVEN_UP,    /* the loop is stuck, and patience over */
+} Turn;
+
+static Turn
+drive_turn(ScCall *self, bool fresh)
+{
+    ScLoop *loop = self->loop;
+    ScMarks marks;
+    if (sc_loop_enter(loop, &marks) < 0) {
+        return TURN_INTERRUPTED;
+    }
+    if (fresh) {
+        if (loop->drive->quiet) {
+            loop->polled_at = sc_clock_now();
+        }
+        sc_call_start(self);
+    }
+    ScDriveResult result = sc_loop_drive(loop, self);
+    sc_loop_exit(loop, &marks);
+    switch (result) {
+    case SC_DRIVE_DONE:
+        sc_drive_leave(loop->drive, loop->ring.count > 0,
+                       sc_timers_next(&loop->timers));
+        return TURN_OVER;
+    case SC_DRIVE_YIELD:
+        sc_drive_requeue(loop->drive, &self->waiter,
+                         sc_timers_next(&loop->timers));
+        return TURN_WAIT;
+    case SC_DRIVE_FORKED:
+        sc_timers_remove(&loop->timers, &self->timer);
+        return TURN_FORKED;
+    case SC_DRIVE_ERROR:
+        break;
+    }
+    return TURN_INTERRUPTED;
+}
+
+static Turn
+wait_turn(ScCall *self)
+{
+    ScState *st = self->st;
+    ScSignalWait signals;
+    bool is_main = self->waiter.park.event_fd >= 0;
+    int64_t until = SC_NEVER;
+    if (self->deadline < SC_NEVER - self->cleanup) {
+        until = self->deadline + self->cleanup;
+    }
+    if (is_main && sc_signals_begin(st, &signals) < 0) {
+        return TURN_INTERRUPTED;
+    }
+    int why;
+    PyThreadState *save = PyEval_SaveThread();
+    why =
+        sc_drive_wait(&self->waiter, until, is_main ? st->signal_pipe[0] : -1);
+    PyEval_RestoreThread(save);
+    if (is_main && sc_signals_end(st, &signals) < 0) {
+        return TURN_INTERRUPTED;
+    }
+    switch (
+        atomic_load_explicit(&self->waiter.park.word, memory_order_acquire)) {
+    case SC_DONE:
+        return TURN_OVER;
+    case SC_PROMOTED:
+        return TURN_MINE;
+    }
+    return why == SC_PARK_TIMEOUT ? TURN_GIVEN_UP : TURN_WAIT;
+}
+
+/* The caller wants it cancelled: at once where it owns the loop. */
+static void
+ask_cancel(ScCall *self, bool mine)
+{
+    if (mine) {
+        sc_call_cancel(self);
+    }
+    else if (!atomic_exchange(&self->cancel_posted, true)) {
+        Py_INCREF((PyObject *)self);
+        sc_loop_post(self->loop, &self->cancel_op, SC_OP_CALL_CANCEL);
+    }
+}
+
+/* The caller goes without an answer, and what runs on is named; or, where the
+ * end came at that very moment, with one. */
+static Turn
+give_up(ScCall *self, bool mine)
+{
+    ScDrive *drive = self->loop->drive;
+    PyObject *error = sc_error_take();
+    if (!mine) {
+        mine = sc_drive_withdraw(drive, &self->waiter);
+    }
+    if (mine) {
+        if (!self->done) {
+            sc_call_make_orphan(self);
+        }
+        sc_drive_leave(drive, self->loop->ring.count > 0,
+                       sc_timers_next(&self->loop->timers));
+    }
+    else if (atomic_load(&self->waiter.park.word) == SC_DONE) {
+        return TURN_OVER;
+    }
+    else {
+        atomic_store(&self->abandoned, true);
+    }
+    sc_support_tell("note_orphan", "(O)", self->coro);
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
+    return TURN_GIVEN_UP;
+}
+
+/* Drive and wait in turns until the call is over.  The first interruption
+ * (what a signal handler raised) cancels it and comes back in *interrupt once
+ * its cleanup is through; a second one ends that wait. */
+static Turn
+serve(ScCall *self, bool mine, PyObject **interrupt)
+{
+    bool fresh = mine;
+    for (;;) {
+        Turn turn = mine ? drive_turn(self, fresh) : wait_turn(self);
+        switch (turn) {
+        case TURN_OVER:
+        case TURN_FORKED:
+            return turn;
+        case TURN_MINE:
+            mine = true;
+            fresh = false;
+            break;
+        case TURN_WAIT:
+            mine = false;
+            break;
+        case TURN_GIVEN_UP:
+            return give_up(self, false);
+        case TURN_INTERRUPTED:
+            fresh = fresh && !self->started;
+            if (*interrupt != NULL) {
+                Py_SETREF(*interrupt, sc_error_take());
+                return give_up(self, mine);
+            }
+            *interrupt = sc_error_take();
+            ask_cancel(self, mine);
+        }
+    }
+}
+
+/* -- the answer --------------------------------------------------------- */
+
+static PyObject *
+raise_timeout(ScCall *self, Turn turn)
+{
+    double seconds = (double)self->cleanup / 1e9;
+    if (turn == TURN_GIVEN_UP || self->orphaned) {
+        if (turn != TURN_GIVEN_UP) {
+            sc_support_tell("note_orphan", "(O)", self->coro);
+        }
+        PyObject *text =
+            sc_support_call("orphan_text", "(Od)", self->coro, seconds);
+        if (text != NULL) {
+            sc_error_raise(self->st, SC_E_TIMEOUT, "%U", text);
+            Py_DECREF(text);
+        }
+        return NULL;
+    }
+    PyObject *text = sc_support_call("timeout_text", "(O)", self->coro);
+    if (text != NULL) {
+        PyObject *cause = self->error;
+        self->error = NULL;
+        sc_error_raise_from(self->st, SC_E_TIMEOUT, cause, "%U", text);
+        Py_DECREF(text);
+    }
+    return NULL;
+}
+
+/* What the caller gets.  Consumes `interrupt`. */
+static PyObject *
+answer(ScCall *self, Turn turn, PyObject *interrupt)
+{
+    if (turn == TURN_FORKED) {
+        Py_XDECREF(interrupt);
+        return sc_error_raise(
+            self->st, SC_E_FORKED,
+            "this process was forked inside the call; its event loop stayed "
+            "with the parent, so what is left of the coroutine cannot run");
+    }
+    if (interrupt != NULL) {
+        sc_error_restore(interrupt);
+        return NULL;
+    }
+    if (turn == TURN_GIVEN_UP || self->orphaned) {
+        return raise_timeout(self, turn);
+    }
+    if (self->error == NULL) {
+        PyObject *result = self->result;
+        self->result = NULL;
+        return result;
+    }
+    if (self->timed_out &&
+        (PyErr_GivenExceptionMatches(self->error, self->st->cancelled_error) ||
+         PyErr_GivenExceptionMatches(self->error, PyExc_Exception))) {
+        return raise_timeout(self, turn);
+    }
+    PyObject *error = self->error;
+    self->error = NULL;
+    sc_error_restore(error);
+    return NULL;
+}
+
+static PyObject *
+refuse(ScState *st, ScLoop *loop, PyObject *coro)
+{
+    PyObject *text =
+        sc_support_call("deadlock_text", "(OO)", (PyObject *)loop, coro);
+    if (text != NULL) {
+        sc_error_raise(st, SC_E_DEADLOCK, "%U", text);
+        Py_DECREF(text);
+    }
+    sc_call_close_coroutine(coro);
+    Py_DECREF(coro);
+    return NULL;
+}
+
+PyObject *
+sc_call_run(ScLoop *loop, const ScCallArgs *args)
+{
+    ScDrive *drive = loop->drive;
+    if (sc_drive_is_owner(drive)) {
+        return refuse(loop->st, loop, args->coro);
+    }
+    ScCall *call = sc_call_new(loop, args);
+    if (call == NULL) {
+        return NULL;
+    }
+    bool mine = sc_drive_enter(drive, &call->waiter);
+    if (!mine && atomic_load(&call->waiter.park.word) == SC_DONE) {
+        sc_call_close_coroutine(call->coro);
+        Py_DECREF((PyObject *)call);
+        return sc_error_raise(loop->st, SC_E_CLOSED,
+                              "the bridge is being shut down");
+    }
+    if (!mine) {
+        Py_INCREF((PyObject *)call);
+        sc_loop_post(loop, &call->start_op, SC_OP_CALL);
+    }
+    PyObject *interrupt = NULL;
+    Turn turn = serve(call, mine, &interrupt);
+    PyObject *result = answer(call, turn, interrupt);
+    Py_DECREF((PyObject *)call);
+    return result;
+}
