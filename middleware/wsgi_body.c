@@ -244,9 +244,9 @@ static PyType_Slot sized_body_slots[] = {
     {0, NULL},
 };
 
-#define BODY_FLAGS                                                       \
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | \
-        Py_TPFLAGS_DISALLOW_INSTANTIATION
+#define BODY_FLAGS                                                        \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | \
+     Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 static PyType_Spec body_spec = {
     .name = "sidecar.WSGIBody",
