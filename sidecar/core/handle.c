@@ -40,7 +40,8 @@ fill(ScHandle *self, ScLoop *loop, PyObject *callback, PyObject *const *args,
     self->callback = Py_NewRef(callback);
     self->args[0] = self->args[1] = NULL;
     self->source_traceback = self->repr = self->weakrefs = NULL;
-    self->cancelled = self->in_ring = false;
+    atomic_init(&self->cancelled, false);
+    self->in_ring = false;
     self->context = NULL;
     if (take_args(self, args, nargs) < 0) {
         return -1;

@@ -32,7 +32,7 @@ typedef struct ScHandle {
     PyObject *source_traceback; /* debug mode; else NULL */
     PyObject *repr;             /* what it was when it was cancelled */
     PyObject *weakrefs;
-    bool cancelled;
+    atomic_bool cancelled;
     bool in_ring; /* a descriptor's: an event that lasts queues it once */
 } ScHandle;
 

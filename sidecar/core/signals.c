@@ -9,27 +9,34 @@
 #include "core/fork.h"
 #include "core/support.h"
 
+static int
+find_main_thread(ScState *st)
+{
+    PyObject *ident = sc_support_call("main_thread_ident", NULL);
+    unsigned long value = ident ? PyLong_AsUnsignedLong(ident) : 0;
+    Py_XDECREF(ident);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    /* A sub-interpreter runs no signal handlers, on any thread. */
+    bool runs_handlers = PyInterpreterState_Get() == PyInterpreterState_Main();
+    atomic_store(&st->main_thread,
+                 runs_handlers ? (uintptr_t)value : UINTPTR_MAX);
+    atomic_store(&st->main_thread_generation, sc_fork_generation());
+    return 0;
+}
+
 bool
 sc_signals_is_main(ScState *st)
 {
     /* The child of a fork may have another main thread. */
-    if (st->main_thread == 0 ||
-        st->signal_generation != sc_fork_generation()) {
-        PyObject *ident = sc_support_call("main_thread_ident", NULL);
-        unsigned long value = ident ? PyLong_AsUnsignedLong(ident) : 0;
-        Py_XDECREF(ident);
-        if (PyErr_Occurred()) {
-            PyErr_Clear();
-            return false;
-        }
-        sc_signals_fini(st);
-        /* A sub-interpreter runs no signal handlers, on any thread. */
-        bool runs_handlers =
-            PyInterpreterState_Get() == PyInterpreterState_Main();
-        st->main_thread = runs_handlers ? (uintptr_t)value : UINTPTR_MAX;
-        st->signal_generation = sc_fork_generation();
+    if ((atomic_load(&st->main_thread) == 0 ||
+         atomic_load(&st->main_thread_generation) != sc_fork_generation()) &&
+        find_main_thread(st) < 0) {
+        PyErr_Clear();
+        return false;
     }
-    return st->main_thread == sc_thread_self();
+    return atomic_load(&st->main_thread) == sc_thread_self();
 }
 
 void
@@ -48,6 +55,10 @@ sc_signals_fini(ScState *st)
 int
 sc_signals_prepare(ScState *st)
 {
+    if (st->signal_fds_generation != sc_fork_generation()) {
+        sc_signals_fini(st); /* the parent's */
+        st->signal_fds_generation = sc_fork_generation();
+    }
     if (st->signal_event_fd >= 0) {
         return 0;
     }

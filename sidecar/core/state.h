@@ -6,6 +6,9 @@
 #ifndef SIDECAR_CORE_STATE_H
 #define SIDECAR_CORE_STATE_H
 
+#include <stdatomic.h>
+#include <stdint.h>
+
 #include "core/compat.h"
 
 /* Interned strings, as st->str_NAME. */
@@ -103,8 +106,9 @@ typedef struct ScState {
     /* Where signals wake the main thread's waits (signals.c); -1: unmade. */
     int signal_pipe[2];
     int signal_event_fd;
-    unsigned signal_generation;
-    uintptr_t main_thread;
+    unsigned signal_fds_generation; /* of the process that made them */
+    atomic_uint main_thread_generation;
+    _Atomic(uintptr_t) main_thread;
     bool exiting; /* no bridge is made any more */
 } ScState;
 

@@ -204,6 +204,28 @@ class TestShutdown:
                 bridge.run_sync(suicide())
             assert bridge.run_sync(give(1)) == 1
 
+    def test_while_another_thread_starts_it(self):
+        """It waits for the start, and ends what that made (nothing_left sees to that)."""
+        entered, release = threading.Event(), threading.Event()
+
+        class Slow(sidecar.Sidecar):
+            def _make_loop(self):
+                entered.set()
+                assert release.wait(20)
+                return super()._make_loop()
+
+        bridge = Slow()
+        with concurrent.futures.ThreadPoolExecutor(2) as executor:
+            call = executor.submit(lambda: bridge.run_sync(give(1)))
+            assert entered.wait(20)
+            end = executor.submit(bridge.shutdown)
+            wait_for(lambda: end.running(), "the shutdown has begun")
+            release.set()
+            assert end.result(20)
+            error = call.exception(20)
+        assert error is None or isinstance(error, (asyncio.CancelledError, sidecar.BridgeClosedError))
+        assert not bridge.is_running()
+
     def test_while_other_threads_call(self):
         """Each call ends: with its answer, cancelled, or refused."""
         for _ in range(10):
