@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <structmember.h>
 
@@ -23,7 +24,7 @@ typedef struct {
     double timeout; /* s, for calls that name none; < 0: none */
     double cleanup_timeout;
     unsigned generation;
-    int state;
+    atomic_int state;
     pthread_mutex_t start_lock; /* error-checking; made anew after a fork */
 } ScBridge;
 
@@ -85,8 +86,21 @@ start(ScBridge *self)
         Py_DECREF(made);
         return -1;
     }
+    Py_BEGIN_CRITICAL_SECTION(self);
     self->loop = (ScLoop *)made;
+    Py_END_CRITICAL_SECTION();
     return 0;
+}
+
+/* New reference to the loop that is there now, or NULL. */
+static ScLoop *
+present_loop(ScBridge *self)
+{
+    PyObject *loop;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    loop = Py_XNewRef((PyObject *)self->loop);
+    Py_END_CRITICAL_SECTION();
+    return (ScLoop *)loop;
 }
 
 /* Take the start lock, detached while another thread has it.  0, or -1 with
@@ -129,20 +143,20 @@ bridge_loop(ScBridge *self, int most_state)
     if (check_state(self, most_state) < 0) {
         return NULL;
     }
-    if (self->loop == NULL) {
-        if (lock_start(self) < 0) {
-            return NULL;
-        }
-        int rc = check_state(self, most_state);
-        if (rc == 0 && self->loop == NULL) {
-            rc = start(self);
-        }
-        pthread_mutex_unlock(&self->start_lock);
-        if (rc < 0) {
-            return NULL;
-        }
+    ScLoop *loop = present_loop(self);
+    if (loop != NULL) {
+        return loop;
     }
-    return (ScLoop *)Py_NewRef((PyObject *)self->loop);
+    if (lock_start(self) < 0) {
+        return NULL;
+    }
+    int rc = check_state(self, most_state);
+    if (rc == 0 && self->loop == NULL) {
+        rc = start(self);
+    }
+    loop = rc == 0 ? present_loop(self) : NULL;
+    pthread_mutex_unlock(&self->start_lock);
+    return loop;
 }
 
 /* -- run_sync ------------------------------------------------------------ */
@@ -334,7 +348,10 @@ static PyObject *
 bridge_is_running(ScBridge *self, PyObject *Py_UNUSED(ignored))
 {
     check_generation(self);
-    return PyBool_FromLong(self->loop != NULL && self->state == BRIDGE_OPEN);
+    PyObject *loop = (PyObject *)present_loop(self);
+    bool running = loop != NULL && self->state == BRIDGE_OPEN;
+    Py_XDECREF(loop);
+    return PyBool_FromLong(running);
 }
 
 /* True for the one caller that is to close it, once. */
@@ -342,11 +359,17 @@ static PyObject *
 bridge_close_begin(ScBridge *self, PyObject *Py_UNUSED(ignored))
 {
     check_generation(self);
-    bool first = self->state == BRIDGE_OPEN;
-    if (first) {
-        self->state = self->loop ? BRIDGE_CLOSING : BRIDGE_CLOSED;
+    /* A start that is under way on another thread comes first. */
+    if (lock_start(self) < 0) {
+        return NULL;
     }
-    return PyBool_FromLong(first && self->loop != NULL);
+    PyObject *loop = (PyObject *)present_loop(self);
+    int open = BRIDGE_OPEN;
+    bool first = atomic_compare_exchange_strong(
+        &self->state, &open, loop ? BRIDGE_CLOSING : BRIDGE_CLOSED);
+    pthread_mutex_unlock(&self->start_lock);
+    Py_XDECREF(loop);
+    return PyBool_FromLong(first && loop != NULL);
 }
 
 /* Stop the pump and say whether the loop may be closed: (loop, bool). */
@@ -358,9 +381,12 @@ bridge_close_end(ScBridge *self, PyObject *seconds)
         return NULL;
     }
     check_generation(self);
-    ScLoop *loop = self->loop;
+    ScLoop *loop;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    loop = self->loop;
     self->loop = NULL;
     self->state = BRIDGE_CLOSED;
+    Py_END_CRITICAL_SECTION();
     if (loop == NULL) {
         return Py_BuildValue("(Oi)", Py_None, 0);
     }
