@@ -125,8 +125,17 @@ int
 sc_signals_begin(ScState *st, ScSignalWait *wait)
 {
     wait->before = exchange_wakeup_fd(st, st->signal_pipe[1]);
-    if (wait->before == -2) {
-        return -1;
+    wait->watched = wait->before != -2;
+    if (!wait->watched) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return -1;
+        }
+        /* `threading` was first imported on this thread and takes it for the
+         * main one; the interpreter knows better, and runs no handlers here.
+         */
+        PyErr_Clear();
+        atomic_store(&st->main_thread, UINTPTR_MAX);
+        return 0;
     }
     if (PyErr_CheckSignals() < 0) {
         restore_wakeup_fd(st, wait->before);
@@ -138,6 +147,9 @@ sc_signals_begin(ScState *st, ScSignalWait *wait)
 int
 sc_signals_end(ScState *st, ScSignalWait *wait)
 {
+    if (!wait->watched) {
+        return 0;
+    }
     restore_wakeup_fd(st, wait->before);
     return PyErr_CheckSignals();
 }

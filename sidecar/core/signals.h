@@ -14,7 +14,8 @@
 #include "core/state.h"
 
 typedef struct {
-    int before; /* the wake-up descriptor that was there */
+    int before;   /* the wake-up descriptor that was there */
+    bool watched; /* ours is there now */
 } ScSignalWait;
 
 /* Is this the thread that runs signal handlers?  Any thread, attached. */

@@ -267,3 +267,26 @@ def test_stop_from_a_signal_handler(script):
         print("stopped")
     """)
     assert done.stdout == "stopped\n"
+
+
+def test_a_thread_that_threading_takes_for_the_main_one(run_script):
+    """Before 3.13 that is the thread that imports it first: in a program that embeds Python, any."""
+    done = run_script("""
+        import _thread, os, sys, time
+        assert "threading" not in sys.modules
+        answers = []
+        def work():
+            import asyncio
+            import sidecar
+            async def nap():
+                await asyncio.sleep(0.01)
+                return "answered"
+            answers.append(sidecar.run_sync(nap()))
+        _thread.start_new_thread(work, ())
+        deadline = time.monotonic() + 20
+        while not answers and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(answers, flush=True)
+        os._exit(0)  # threading's own end would fail in such a program
+    """)
+    assert done.stdout == "['answered']\n", done.stderr
