@@ -101,7 +101,6 @@ static Turn
 give_up(ScCall *self, bool mine)
 {
     ScDrive *drive = self->loop->drive;
-    PyObject *error = sc_error_take();
     if (!mine) {
         mine = sc_drive_withdraw(drive, &self->waiter);
     }
@@ -119,9 +118,6 @@ give_up(ScCall *self, bool mine)
         atomic_store(&self->abandoned, true);
     }
     sc_support_tell("note_orphan", "(O)", self->coro);
-    if (error != NULL) {
-        sc_error_restore(error);
-    }
     return TURN_GIVEN_UP;
 }
 
