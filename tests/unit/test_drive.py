@@ -79,6 +79,25 @@ class TestContention:
 
         assert all(run_threads(8, caller))
 
+    def test_a_caller_leaves_though_others_keep_the_loop_busy(self):
+        """It lingers for work that is ready, but not for good."""
+        stop = threading.Event()
+
+        async def spin():
+            while not stop.is_set():
+                await asyncio.sleep(0)
+
+        def caller(number):
+            if number < 2:
+                return sidecar.run_sync(spin())
+            try:
+                return [sidecar.run_sync(nap()) for _ in range(100)]
+            finally:
+                stop.set()
+
+        answers = run_threads(3, caller)
+        assert len(answers[2]) == 100
+
     def test_short_calls_do_not_wait_for_long_ones(self):
         begun = threading.Event()
         ended = threading.Event()
