@@ -81,22 +81,35 @@ class TestContention:
 
     def test_a_caller_leaves_though_others_keep_the_loop_busy(self):
         """It lingers for work that is ready, but not for good."""
-        stop = threading.Event()
+        stop, begun, left = threading.Event(), threading.Event(), threading.Event()
+        spinning = []
 
-        async def spin():
+        async def spin(number):
+            spinning.append(number)
             while not stop.is_set():
                 await asyncio.sleep(0)
 
-        def caller(number):
-            if number < 2:
-                return sidecar.run_sync(spin())
-            try:
-                return [sidecar.run_sync(nap()) for _ in range(100)]
-            finally:
-                stop.set()
+        async def until_others_spin():
+            begun.set()
+            while len(spinning) < 2:
+                await asyncio.sleep(0)
 
-        answers = run_threads(3, caller)
-        assert len(answers[2]) == 100
+        def first():
+            sidecar.run_sync(until_others_spin())  # the owner, as the others come later
+            left.set()
+
+        threads = [threading.Thread(target=first)]
+        threads += [threading.Thread(target=lambda n=n: sidecar.run_sync(spin(n))) for n in range(2)]
+        try:
+            threads[0].start()
+            assert begun.wait(20)
+            for thread in threads[1:]:
+                thread.start()
+            assert left.wait(10)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(20)
 
     def test_short_calls_do_not_wait_for_long_ones(self):
         begun = threading.Event()
