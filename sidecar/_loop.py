@@ -30,6 +30,11 @@ class _NoSelector(selectors.BaseSelector):
         return {}
 
 
+# asyncio asks recv() for 256 KiB: so much that malloc maps and unmaps memory for each read, however little
+# came. This comes from the heap; large transfers are no slower.
+RECEIVE_SIZE = 64 * 1024
+
+
 class Loop(_core.LoopCore, asyncio.SelectorEventLoop):
     """An asyncio event loop on Linux' epoll, with nanosecond timers.
 
@@ -44,6 +49,16 @@ class Loop(_core.LoopCore, asyncio.SelectorEventLoop):
             return
         super().close()
         self._release()
+
+    def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:
+        transport = super()._make_socket_transport(*args, **kwargs)  # type: ignore[misc]
+        transport.max_size = RECEIVE_SIZE
+        return transport
+
+    def _make_read_pipe_transport(self, *args: Any, **kwargs: Any) -> Any:
+        transport = super()._make_read_pipe_transport(*args, **kwargs)  # type: ignore[misc]
+        transport.max_size = RECEIVE_SIZE
+        return transport
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # A first step that ends in SystemExit or KeyboardInterrupt takes its task with it, which would

@@ -14,9 +14,16 @@ from sidecar.cli import uwsgi_plugin as recipe
 SCRIPT = Path(recipe.__file__)
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sidecar", *map(str, arguments)]
+def run(
+    *arguments: object, python: Path | str = sys.executable, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [str(python), "-m", "sidecar", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def build(uwsgi, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """With the interpreter that this uWSGI runs: another one is refused first."""
+    return run("uwsgi-plugin", "--uwsgi", uwsgi.binary, "--output", folder, python=uwsgi.python, **environment)
 
 
 def fake_uwsgi(folder: Path, script: str) -> Path:
@@ -95,7 +102,7 @@ def test_a_uwsgi_with_another_python(tmp_path):
 
 
 def test_no_compiler(uwsgi, tmp_path):
-    done = run("uwsgi-plugin", "--uwsgi", uwsgi.binary, "--output", tmp_path, CC="no-such-compiler")
+    done = build(uwsgi, tmp_path, CC="no-such-compiler")
     assert done.returncode == 1
     assert "the compiler that CC names is not there: no-such-compiler" in done.stderr
 
@@ -114,7 +121,7 @@ def test_no_python_header(tmp_path, monkeypatch):
 
 
 def test_a_compiler_that_fails(uwsgi, tmp_path):
-    done = run("uwsgi-plugin", "--uwsgi", uwsgi.binary, "--output", tmp_path, CC="false")
+    done = build(uwsgi, tmp_path, CC="false")
     assert done.returncode == 1
     assert "the compiler refused the plugin:\nfalse -shared" in done.stderr
     assert os.listdir(tmp_path) == []
@@ -122,7 +129,7 @@ def test_a_compiler_that_fails(uwsgi, tmp_path):
 
 def test_a_folder_that_cannot_be_written(uwsgi, tmp_path):
     (tmp_path / "file").write_text("")
-    done = run("uwsgi-plugin", "--uwsgi", uwsgi.binary, "--output", tmp_path / "file")
+    done = build(uwsgi, tmp_path / "file")
     assert done.returncode == 1
     assert f"cannot write {tmp_path / 'file' / 'sidecar_plugin.so'}" in done.stderr
 

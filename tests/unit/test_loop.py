@@ -101,6 +101,25 @@ class TestPlain:
 
         assert loop.run_until_complete(talk()) == b"hello\n"
 
+    def test_reads_do_not_map_memory(self, loop):
+        """One recv() asks for less than malloc's mmap threshold; what is larger comes in parts."""
+        size = 1_000_000
+
+        async def receive():
+            ours, theirs = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=ours)
+            sender = threading.Thread(target=lambda: (theirs.sendall(b"x" * size), theirs.close()))
+            sender.start()
+            data = await reader.read()
+            sender.join()
+            asked = writer.transport.max_size
+            writer.close()
+            await writer.wait_closed()
+            return len(data), asked
+
+        length, asked = loop.run_until_complete(receive())
+        assert length == size and asked < 128 * 1024
+
     def test_subprocess(self, loop):
         async def run():
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", "print(6 * 7)", stdout=-1)
