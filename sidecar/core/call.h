@@ -11,9 +11,9 @@
  *
  * Who may touch it: the owner, from start to done; the waiter before that and
  * after; `abandoned` and `cancel_posted` both, atomically.  Every op in the
- * inbox, the finished list and the task own a reference.  Its memory is
- * tracked by the garbage collector only once nobody waits for it.  All of it
- * happens attached.  */
+ * inbox, the finished list and the task own a reference.  The garbage
+ * collector tracks it only as an orphan: before that a caller's frame holds
+ * it.  All of it happens attached.  */
 #ifndef SIDECAR_CORE_CALL_H
 #define SIDECAR_CORE_CALL_H
 

@@ -188,6 +188,19 @@ leave_locked(ScDrive *drive, bool due, int64_t next_timer)
     pthread_mutex_unlock(&drive->lock);
 }
 
+bool
+sc_drive_take_free(ScDrive *drive, uintptr_t thread)
+{
+    uintptr_t owner =
+        atomic_load_explicit(&drive->owner, memory_order_relaxed);
+    if (owner == 0) {
+        set_owner(drive, thread, false);
+        atomic_store(&drive->poller.asleep, false);
+        return true;
+    }
+    return owner == thread;
+}
+
 void
 sc_drive_leave(ScDrive *drive, bool due, int64_t next_timer)
 {

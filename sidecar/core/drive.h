@@ -11,7 +11,8 @@
  *     free, `asleep` is announced, the inbox was empty after that, and the
  *     pump's watch is armed.  So whatever comes due finds someone to run it.
  *  3. A queued waiter leaves the queue once: promoted (it now owns the loop)
- *     or done (its call is over), never both.
+ *     or done (its call is over), never both.  Its word changes with it, under
+ *     the lock; it is woken after.
  *  4. A restricted owner drives its own call only: as soon as `calls` shows
  *     another one it hands over and waits.  It gets the loop only while no
  *     other call and no task left by one is alive.
@@ -102,6 +103,10 @@ void sc_drive_post(ScDrive *drive, ScOp *op);
 /* The owner leaves.  `due`: the loop's ring is not empty.  `next_timer`: when
  * its first timer is due. */
 void sc_drive_leave(ScDrive *drive, bool due, int64_t next_timer);
+
+/* The pump, under the lock: take the loop if it is free.  True: `thread` owns
+ * it now, or was left it. */
+bool sc_drive_take_free(ScDrive *drive, uintptr_t thread);
 
 /* Must the owner hand over before it runs another handle?  For a restricted
  * owner: another call has come.  For the pump: a caller may drive. */

@@ -4,7 +4,7 @@
  * signal handlers, and a signal that arrives between its check for pending
  * ones and its sleep must not be lost, so it polls two descriptors instead:
  * an eventfd for the wake-up, and the reading end of the pipe that CPython's
- * signal handler writes to (call.c).  Never holds the GIL; no Python.h.  */
+ * signal handler writes to (signals.c).  Never holds the GIL; no Python.h.  */
 #ifndef SIDECAR_CORE_PARK_H
 #define SIDECAR_CORE_PARK_H
 

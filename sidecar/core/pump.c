@@ -63,17 +63,9 @@ look(ScPump *pump, const struct epoll_event *events, int count)
             pump->watch = SC_WATCH_FIRED;
         }
     }
-    uintptr_t owner =
-        atomic_load_explicit(&drive->owner, memory_order_relaxed);
-    if (owner == 0) {
-        drive->owner_restricted = false;
-        atomic_store_explicit(&drive->owner, pump->thread_id,
-                              memory_order_relaxed);
-        atomic_store(&drive->poller.asleep, false);
-        owner = pump->thread_id;
-    }
+    bool mine = sc_drive_take_free(drive, pump->thread_id);
     pthread_mutex_unlock(&drive->lock);
-    return owner == pump->thread_id;
+    return mine;
 }
 
 static void *

@@ -127,7 +127,7 @@ def test_a_thread_that_blocks_the_loop_does_not_hold_the_exit(script):
 def test_other_threads_are_served_until_the_end(script):
     done, _ = script("""
         def late():
-            time.sleep(0.2)  # the main thread has come to its end by then
+            threading.main_thread().join()  # it has come to its end
             print(sidecar.run_sync(nap("served")))
         threading.Thread(target=late).start()
     """)
