@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import os
+import sys
 import threading
 import time
 import warnings
@@ -17,7 +18,7 @@ from typing import Any
 from sidecar import _core
 from sidecar._loop import BridgeLoop
 from sidecar._support import logger, name_of
-from sidecar.errors import CallTimeoutError, DeadlockError
+from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
 
 __all__ = ["Sidecar", "WorkerPool", "is_running", "shutdown"]
 
@@ -79,7 +80,8 @@ class Sidecar(_core.Bridge):
 
     def _make_loop(self) -> BridgeLoop:
         """A new loop for C to publish; the pool's threads start with its first job."""
-        return BridgeLoop(WorkerPool(self._workers, f"{self._name[:8]}-work"))
+        self._pool = WorkerPool(self._workers, f"{self._name[:8]}-work")
+        return BridgeLoop(self._pool)
 
     def start(self) -> Sidecar:
         """Start it now rather than with its first call. Raises ``BridgeClosedError`` after ``shutdown()``."""
@@ -94,7 +96,11 @@ class Sidecar(_core.Bridge):
         Raises ``DeadlockError`` inside a coroutine of this bridge.
         """
         limit = self._shutdown_timeout if timeout is None else _seconds("timeout", timeout)
-        if self.is_running() and self.get_loop()._is_mine():
+        try:
+            mine = self.is_running() and self.get_loop()._is_mine()
+        except BridgeClosedError:  # another thread has just begun to shut it down
+            mine = False
+        if mine:
             raise DeadlockError(
                 f"shutdown() of {self!r} inside a coroutine that runs on it: it would wait for itself "
                 f"[{DeadlockError.code}]"
@@ -102,11 +108,11 @@ class Sidecar(_core.Bridge):
         if not self._close_begin():
             return True
         deadline = time.monotonic() + limit
-        clean = self._drain(limit, deadline)
+        clean = self._drain(limit, deadline) & self._stop_pool(deadline)
         loop, free = self._close_end(max(deadline - time.monotonic(), 0.1))
         if free:
             loop._finish()
-        else:
+        elif not sys.is_finalizing():
             clean = False
             logger.warning("shutdown of %r: a thread is stuck in its loop, which is left behind", self)
         return clean
@@ -122,6 +128,21 @@ class Sidecar(_core.Bridge):
             return False
         for text in stuck:
             logger.warning("shutdown of %r: %s did not end in time", self, text)
+        return not stuck
+
+    def _stop_pool(self, deadline: float) -> bool:
+        if sys.is_finalizing():
+            # A sub-interpreter that nobody ended: its threads can attach no more.
+            return True
+        try:
+            stuck = self._pool.stop(max(deadline - time.monotonic(), 0.0))
+        except RuntimeError:
+            # This is a job of the pool itself.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            return True
+        if stuck:
+            jobs = "a job" if stuck == 1 else f"{stuck} jobs"
+            logger.warning("shutdown of %r: %s in its worker pool did not end in time", self, jobs)
         return not stuck
 
     def __enter__(self) -> Sidecar:

@@ -50,6 +50,12 @@ class Loop(_core.LoopCore, asyncio.SelectorEventLoop):
         super().close()
         self._release()
 
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed = super().remove_signal_handler(sig)
+        # With the last one asyncio takes away any wake-up descriptor: the next wait sets ours again.
+        self._signals_kept = False
+        return removed
+
     def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:
         transport = super()._make_socket_transport(*args, **kwargs)  # type: ignore[misc]
         transport.max_size = RECEIVE_SIZE
@@ -86,6 +92,7 @@ class BridgeLoop(Loop):
         """
         task = asyncio.Task(_sleep_for_good(self.create_future()), loop=self, name="sidecar-root")
         task.add_done_callback(_run_until_complete_cb)
+        self._share_task(task)
         return task
 
     def _refuse(self, what: str) -> NoReturn:

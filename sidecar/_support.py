@@ -138,6 +138,18 @@ def forget_thread() -> None:
         del threading._active[ident]  # type: ignore[attr-defined]
 
 
+def came_from_signal_handler(error: BaseException) -> bool:
+    """A handler is called with the frame that it interrupts, which is the one below its own."""
+    entry = error.__traceback__
+    while entry is not None:
+        frame, below = entry.tb_frame, entry.tb_frame.f_back
+        for value in frame.f_locals.values() if below is not None else ():
+            if value is below or (type(value) is tuple and len(value) == 2 and value[1] is below):
+                return True
+        entry = entry.tb_next
+    return False
+
+
 # -- bridges ------------------------------------------------------------------
 
 

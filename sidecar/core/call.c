@@ -10,6 +10,7 @@
 #include "core/signals.h"
 #include "core/support.h"
 #include "core/task.h"
+#include "core/task_list.h"
 
 #define OF(type, pointer, field) \
     ((type *)((char *)(pointer)-offsetof(type, field)))
@@ -184,6 +185,7 @@ sc_call_cancel(ScCall *self)
 static int
 follow_task(ScCall *self)
 {
+    self->tenure = sc_task_list_begun(self->loop, self->task);
     PyObject *stack[] = {self->task, (PyObject *)self,
                          self->st->empty_context};
     PyObject *none = PyObject_VectorcallMethod(self->st->str_add_done_callback,
@@ -331,13 +333,15 @@ sc_call_task_ended(ScLoop *loop, PyObject *call, PyObject *task)
     if (self->task == NULL) {
         self->task = Py_XNewRef(task);
     }
+    sc_task_list_ended(loop, self->tenure);
     Py_INCREF(call);
     self->next_finished = loop->finished;
     loop->finished = self;
 }
 
-static void
-collect(ScCall *self)
+/* True: `expected` is what it ended with. */
+static bool
+collect(ScCall *self, PyObject *expected)
 {
     PyObject *task = self->task, *result = NULL, *error = NULL;
     self->task = NULL;
@@ -347,9 +351,10 @@ collect(ScCall *self)
         error = result ? NULL : sc_error_take();
         Py_DECREF(task);
     }
+    bool met = error != NULL && error == expected;
     if (!atomic_load(&self->abandoned)) {
         settle(self, result, error);
-        return;
+        return met;
     }
     if (self->orphaned) {
         atomic_fetch_sub_explicit(&self->loop->drive->tasks, 1,
@@ -362,10 +367,11 @@ collect(ScCall *self)
                     error ? error : Py_None);
     Py_XDECREF(result);
     Py_XDECREF(error);
+    return met;
 }
 
-void
-sc_calls_collect(ScLoop *loop)
+bool
+sc_calls_collect(ScLoop *loop, PyObject *expected)
 {
     /* In the order they ended, so that waiters wake in it. */
     ScCall *call = loop->finished, *first = NULL;
@@ -376,13 +382,15 @@ sc_calls_collect(ScLoop *loop)
         first = call;
         call = next;
     }
+    bool met = false;
     while (first != NULL) {
         ScCall *next = first->next_finished;
         first->next_finished = NULL;
-        collect(first);
+        met |= collect(first, expected);
         Py_DECREF((PyObject *)first);
         first = next;
     }
+    return met;
 }
 
 /* -- the type ------------------------------------------------------------ */

@@ -42,10 +42,11 @@ typedef struct ScCall {
     atomic_bool cancel_posted;
     bool started;
     bool cancel_asked;
-    bool ended;     /* the task is over */
-    bool done;      /* result or error is here, or it is orphaned */
-    bool timed_out; /* the deadline has cancelled it */
-    bool orphaned;  /* it counts as a task now, not as a call */
+    bool ended;      /* the task is over */
+    bool done;       /* result or error is here, or it is orphaned */
+    bool timed_out;  /* the deadline has cancelled it */
+    bool orphaned;   /* it counts as a task now, not as a call */
+    unsigned tenure; /* of the loop when the task was made */
 } ScCall;
 
 typedef struct {
@@ -84,7 +85,9 @@ void sc_call_turn(ScLoop *loop, PyObject *call);
 void sc_call_take_cancel(ScLoop *loop, ScOp *op);
 int sc_call_timer_due(ScLoop *loop, ScTimer *timer);
 void sc_call_task_ended(ScLoop *loop, PyObject *call, PyObject *task);
-void sc_calls_collect(ScLoop *loop);
+/* Take the results of finished calls out.  True: one of them ended with the
+ * exception `expected` (NULL: none is). */
+bool sc_calls_collect(ScLoop *loop, PyObject *expected);
 
 /* In the inbox or the ring of a loop that is being released: it will not
  * run.  Both take over a reference. */

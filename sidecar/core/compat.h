@@ -66,6 +66,19 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 /* Hidden in older builds of libpython, though documented. */
 #define SC_SIGNAL_WAKEUP_IN_C (PY_VERSION_HEX >= 0x030D0000)
 
+/* No static state that two interpreters share, and no reliance on a global
+ * lock: entries of the module's slots. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define SC_MODULE_PROMISES                                                \
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}, \
+        {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#elif PY_VERSION_HEX >= 0x030C0000
+#define SC_MODULE_PROMISES \
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#else
+#define SC_MODULE_PROMISES
+#endif
+
 /* The error as one object, its traceback attached; NULL if there is none. */
 static inline PyObject *
 sc_error_take(void)

@@ -5,6 +5,7 @@
 
 #include "core/loop.h"
 #include "core/module.h"
+#include "core/signals.h"
 #include "core/support.h"
 
 /* -- making ------------------------------------------------------------- */
@@ -138,9 +139,27 @@ handle_dealloc(ScHandle *self)
 
 /* -- running ------------------------------------------------------------ */
 
+/* How a sleep ends.  Nothing of Python's runs in here, so that no signal's
+ * handler can raise and leave the sleeper waiting for good. */
 static PyObject *
-call_with(PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
+end_sleep(ScState *st, PyObject *future, PyObject *result)
 {
+    PyObject *cancelled = PyObject_CallMethodNoArgs(future, st->str_cancelled);
+    if (cancelled != Py_False) {
+        return cancelled;
+    }
+    Py_DECREF(cancelled);
+    return PyObject_CallMethodOneArg(future, st->str_set_result, result);
+}
+
+static PyObject *
+call_with(ScState *st, PyObject *callback, PyObject *const *args,
+          Py_ssize_t nargs)
+{
+    if (callback == st->end_sleep && nargs == 2 &&
+        (PyObject *)Py_TYPE(args[0]) == st->asyncio_future) {
+        return end_sleep(st, args[0], args[1]);
+    }
     if (nargs > SC_HANDLE_INLINE) {
         return PyObject_Call(callback, args[0], NULL);
     }
@@ -167,7 +186,7 @@ sc_handle_run(ScHandle *self)
         result = Py_NewRef(Py_None);
     }
     else if (PyContext_Enter(context) == 0) {
-        result = call_with(callback, args, self->nargs);
+        result = call_with(self->st, callback, args, self->nargs);
         if (PyContext_Exit(context) < 0) {
             Py_CLEAR(result);
         }
@@ -181,7 +200,8 @@ sc_handle_run(ScHandle *self)
         return 0;
     }
     if (PyErr_ExceptionMatches(PyExc_SystemExit) ||
-        PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        (self->loop->bridged && sc_signals_have_raised(self->st))) {
         return -1;
     }
     sc_support_report(self->loop, (PyObject *)self);

@@ -53,8 +53,9 @@ ScTimerHandle *sc_timer_handle_new(struct ScLoop *loop, double when,
                                    Py_ssize_t nargs, PyObject *context);
 
 /* Run it on the loop's owner, inside its context.  A failed callback goes to
- * the loop's exception handler; only SystemExit and KeyboardInterrupt come
- * back: -1 with the error set. */
+ * the loop's exception handler; only SystemExit, KeyboardInterrupt and, on a
+ * bridge's loop, what a signal's handler raised come back: -1 with the error
+ * set. */
 int sc_handle_run(ScHandle *handle);
 
 /* What cancel() does.  Any thread. */

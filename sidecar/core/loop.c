@@ -8,6 +8,7 @@
 #include "core/loop_run.h"
 #include "core/module.h"
 #include "core/task.h"
+#include "core/task_list.h"
 
 /* -- inbox --------------------------------------------------------------- */
 
@@ -42,6 +43,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     self->st = st;
     self->interp = PyThreadState_Get()->interp;
     self->generation = sc_fork_generation();
+    self->signal_fd = -1;
     self->drive = PyMem_RawCalloc(1, sizeof(ScDrive));
     if (self->drive == NULL) {
         Py_DECREF((PyObject *)self);
@@ -166,6 +168,35 @@ loop_run_once(ScLoop *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* A subclass may have rounds of its own: asyncio's run_forever calls them. */
+static PyObject *
+run_by_asyncio(ScLoop *self)
+{
+    return PyObject_CallMethodOneArg(self->st->asyncio_base_loop,
+                                     self->st->str_run_forever,
+                                     (PyObject *)self);
+}
+
+static PyObject *
+loop_run_forever(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *round =
+        PyObject_GetAttr((PyObject *)self, self->st->str__run_once);
+    if (round == NULL) {
+        return NULL;
+    }
+    bool is_ours = PyCFunction_Check(round) &&
+                   PyCFunction_GetFunction(round) == SC_METHOD(loop_run_once);
+    Py_DECREF(round);
+    if (!is_ours) {
+        return run_by_asyncio(self);
+    }
+    if (sc_loop_run_forever(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 loop_is_running(ScLoop *self, PyObject *Py_UNUSED(ignored))
 {
@@ -184,6 +215,13 @@ loop_release_method(ScLoop *self, PyObject *Py_UNUSED(ignored))
 {
     self->closed = true;
     sc_loop_release(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_share_task(ScLoop *self, PyObject *task)
+{
+    sc_task_list_add(self->st, task);
     Py_RETURN_NONE;
 }
 
@@ -226,6 +264,7 @@ set_thread_id(ScLoop *self, PyObject *value, void *Py_UNUSED(closure))
         return 0;
     }
     if (value == NULL || value == Py_None) {
+        sc_loop_release_signals(self);
         sc_drive_disclaim(self->drive);
     }
     else {
@@ -285,12 +324,15 @@ static PyMethodDef loop_methods[] = {
      "True while a thread runs the loop."},
     {"is_closed", SC_METHOD(loop_is_closed), METH_NOARGS,
      "True once it was closed."},
+    {"run_forever", SC_METHOD(loop_run_forever), METH_NOARGS,
+     "asyncio's loop.run_forever()."},
     {"_run_once", SC_METHOD(loop_run_once), METH_NOARGS, NULL},
     {"_add_callback", SC_METHOD(sc_loop_add_callback), METH_O, NULL},
     {"_add_callback_signalsafe", SC_METHOD(sc_loop_add_callback), METH_O,
      NULL},
     {"_release", SC_METHOD(loop_release_method), METH_NOARGS, NULL},
     {"_refuse_calls", SC_METHOD(loop_refuse_calls), METH_NOARGS, NULL},
+    {"_share_task", SC_METHOD(loop_share_task), METH_O, NULL},
     {"_is_mine", SC_METHOD(loop_is_mine_method), METH_NOARGS, NULL},
     {"_add_reader", SC_METHOD(sc_loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", SC_METHOD(sc_loop_add_writer), METH_FASTCALL, NULL},
@@ -315,6 +357,7 @@ static PyGetSetDef loop_getset[] = {
     FLAG("_debug", debug),
     FLAG("_bridged", bridged),
     FLAG("_starting", starting),
+    FLAG("_signals_kept", signals.watched),
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -21,6 +21,7 @@
 #include "core/fork.h"
 #include "core/handle.h"
 #include "core/pump.h"
+#include "core/signals.h"
 #include "core/state.h"
 #include "core/timers.h"
 
@@ -63,7 +64,11 @@ typedef struct ScLoop {
     PyObject *asyncgen_final;
     PyObject *task_factory; /* NULL: none */
     PyInterpreterState *interp;
+    ScSignalWait signals; /* a plain loop's, while the main thread runs it */
+    int signal_fd;        /* then in the epoll set; -1: none */
     int64_t polled_at;
+    size_t unlisted; /* tasks that only this thread's list has (task.h) */
+    unsigned tenure; /* counts the turns that ended with such tasks */
     unsigned generation;
     bool bridged;
     bool closed;

@@ -1,5 +1,7 @@
 #include "core/loop_pump.h"
 
+#include <pthread.h>
+
 #include "core/attach.h"
 #include "core/loop_run.h"
 #include "core/support.h"
@@ -20,6 +22,15 @@ pump_begin(void *arg)
     return true;
 }
 
+/* A coroutine has forked, and this thread is the child's only one.  The drive
+ * and all descriptors are the parent's: leave them alone, and end. */
+static void
+end_in_child(PumpContext *context)
+{
+    sc_attach_end(&context->attach);
+    pthread_exit(NULL);
+}
+
 static void
 pump_batch(void *arg)
 {
@@ -27,6 +38,9 @@ pump_batch(void *arg)
     ScLoop *loop = context->loop;
     sc_attach_resume(&context->attach);
     sc_loop_run_batch(loop);
+    if (sc_loop_is_dead(loop)) {
+        end_in_child(context);
+    }
     sc_drive_leave(loop->drive, loop->ring.count > 0,
                    sc_timers_next(&loop->timers));
     sc_attach_pause(&context->attach);
@@ -85,6 +99,11 @@ sc_loop_stop_pump(ScLoop *self, int64_t until)
     ScPump *pump = self->pump;
     if (pump == NULL || sc_loop_is_dead(self)) {
         return true;
+    }
+    if (sc_is_finalizing()) {
+        /* A sub-interpreter that nobody ended: its threads can attach no
+         * more, so there is nothing to wait for. */
+        until = 0;
     }
     bool over;
     PyThreadState *save = PyEval_SaveThread();

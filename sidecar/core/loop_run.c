@@ -3,8 +3,8 @@
 #include <errno.h>
 
 #include "core/call.h"
-#include "core/signals.h"
 #include "core/support.h"
+#include "core/task_list.h"
 
 enum { EVENTS = 64 };
 
@@ -77,6 +77,7 @@ sc_loop_exit(ScLoop *self, ScMarks *marks)
 {
     ScState *st = self->st;
     PyObject *error = sc_error_take();
+    sc_task_list_share(self);
     ScAsyncgenHooks ours = sc_asyncgen_hooks_swap(marks->hooks);
     Py_XDECREF(ours.firstiter);
     Py_XDECREF(ours.finalizer);
@@ -126,7 +127,8 @@ int
 sc_loop_take_inbox(ScLoop *self)
 {
     int rc = 0;
-    ScOp *op = sc_inbox_take(&self->drive->inbox);
+    ScOp *op = sc_inbox_take(&self->drive->inbox), *cancels = NULL;
+    ScOp **last = &cancels;
     while (op != NULL) {
         ScOp *next = op->next;
         switch (op->kind) {
@@ -140,10 +142,19 @@ sc_loop_take_inbox(ScLoop *self)
             rc |= sc_loop_push(self, sc_call_of_start(op));
             break;
         case SC_OP_CALL_CANCEL:
-            sc_call_take_cancel(self, op);
+            op->next = NULL;
+            *last = op;
+            last = &op->next;
             break;
         }
         op = next;
+    }
+    /* They run Python, which may come here again: what is in the inbox by
+     * then must not overtake what this round has taken. */
+    while (cancels != NULL) {
+        op = cancels;
+        cancels = op->next;
+        sc_call_take_cancel(self, op);
     }
     return rc;
 }
@@ -152,8 +163,14 @@ static int
 take_events(ScLoop *self, struct epoll_event *events, int count)
 {
     for (int i = 0; i < count; i++) {
-        if (events[i].data.fd != self->drive->poller.event_fd &&
-            sc_loop_io_event(self, events[i].data.fd, events[i].events) < 0) {
+        int fd = events[i].data.fd;
+        if (fd == self->drive->poller.event_fd) {
+            continue;
+        }
+        if (fd == self->signal_fd) {
+            sc_signals_drain(self->st);
+        }
+        else if (sc_loop_io_event(self, fd, events[i].events) < 0) {
             return -1;
         }
     }
@@ -183,21 +200,70 @@ idle_time(ScLoop *self)
     return left > 0 ? left : 0;
 }
 
+/* Who looks for signals while the loop sleeps. */
+typedef enum {
+    SIGNALS_NONE, /* not the main thread */
+    SIGNALS_WAIT, /* this wait, by a second descriptor */
+    SIGNALS_KEPT, /* the epoll set itself, as long as the loop runs */
+} SignalsHow;
+
+/* A plain loop that the main thread runs keeps the watch from sleep to sleep:
+ * to begin and end it costs more than the sleep. */
+static int
+keep_signals(ScLoop *self)
+{
+    ScState *st = self->st;
+    if (self->signal_fd < 0) {
+        if (sc_signals_prepare(st) < 0) {
+            return -1;
+        }
+        int fd = st->signal_pipe[0];
+        if (sc_poller_set(&self->drive->poller, fd, 0, EPOLLIN) < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        self->signal_fd = fd;
+    }
+    return sc_signals_keep(st, &self->signals);
+}
+
+void
+sc_loop_release_signals(ScLoop *self)
+{
+    if (self->signal_fd >= 0) {
+        sc_poller_set(&self->drive->poller, self->signal_fd, EPOLLIN, 0);
+        self->signal_fd = -1;
+    }
+    sc_signals_release(self->st, &self->signals);
+}
+
+static int
+begin_signals(ScLoop *self, ScSignalWait *wait, SignalsHow *how)
+{
+    ScState *st = self->st;
+    *how = SIGNALS_NONE;
+    if (!sc_signals_is_main(st)) {
+        return 0;
+    }
+    if (!self->bridged && sc_drive_is_owner(self->drive)) {
+        *how = SIGNALS_KEPT;
+        return keep_signals(self);
+    }
+    *how = SIGNALS_WAIT;
+    return sc_signals_prepare(st) < 0 ? -1 : sc_signals_begin(st, wait);
+}
+
 static int
 sleep_until_event(ScLoop *self)
 {
-    ScState *st = self->st;
     ScPoller *poller = &self->drive->poller;
     struct epoll_event events[EVENTS];
     ScSignalWait signals;
-    int signal_fd = -1;
-    bool is_main = sc_signals_is_main(st);
-    if (is_main) {
-        if (sc_signals_prepare(st) < 0 || sc_signals_begin(st, &signals) < 0) {
-            return -1;
-        }
-        signal_fd = st->signal_pipe[0];
+    SignalsHow how;
+    if (begin_signals(self, &signals, &how) < 0) {
+        return -1;
     }
+    int signal_fd = how == SIGNALS_WAIT ? self->st->signal_pipe[0] : -1;
     /* Only now: a signal handler may have scheduled something. */
     int64_t timeout = idle_time(self);
     /* Announce, then look: poller.h. */
@@ -211,7 +277,8 @@ sleep_until_event(ScLoop *self)
     count = sc_poller_wait(poller, events, EVENTS, timeout, signal_fd);
     atomic_store(&poller->asleep, false);
     PyEval_RestoreThread(save);
-    if (is_main && sc_signals_end(st, &signals) < 0) {
+    if ((how == SIGNALS_WAIT && sc_signals_end(self->st, &signals) < 0) ||
+        (how == SIGNALS_KEPT && PyErr_CheckSignals() < 0)) {
         return -1;
     }
     return take_events(self, events, count);
@@ -325,24 +392,24 @@ sc_loop_round(ScLoop *self)
     return 0;
 }
 
-/* KeyboardInterrupt or SystemExit has left a handle.  Where it ended a call
- * it reaches that call's caller; else, where it may be meant for this thread
- * (`own`), it comes back as -1; else the loop reports it and lives on. */
+/* KeyboardInterrupt, SystemExit, or what a signal's handler raised has left a
+ * handle.  Where it ended a call it reaches that call's caller; else, where it
+ * may be meant for this thread (`own`), it comes back as -1; else the loop
+ * reports it and lives on. */
 static int
 settle_exit(ScLoop *self, PyObject *handle, struct ScCall *own)
 {
     PyObject *error = sc_error_take();
-    bool delivered = self->finished != NULL;
-    sc_calls_collect(self);
-    if (!delivered) {
-        sc_error_restore(error);
-        if (own != NULL && sc_signals_is_main(self->st)) {
-            return -1;
-        }
-        sc_support_report(self, handle);
+    bool delivered = sc_calls_collect(self, error);
+    if (delivered) {
+        Py_DECREF(error);
         return 0;
     }
-    Py_DECREF(error);
+    sc_error_restore(error);
+    if (own != NULL && sc_signals_is_main(self->st)) {
+        return -1;
+    }
+    sc_support_report(self, handle);
     return 0;
 }
 
@@ -400,7 +467,7 @@ run_ready(ScLoop *self, Driver *driver)
             rc = settle_exit(self, handle, driver->own);
         }
         else if (self->finished != NULL) {
-            sc_calls_collect(self);
+            sc_calls_collect(self, NULL);
         }
         Py_DECREF(handle);
         if (rc < 0) {
@@ -422,7 +489,7 @@ sc_loop_drive(ScLoop *self, struct ScCall *own)
             return SC_DRIVE_FORKED;
         }
         if (self->finished != NULL) {
-            sc_calls_collect(self);
+            sc_calls_collect(self, NULL);
         }
         if (is_over(self, &driver)) {
             return SC_DRIVE_DONE;
@@ -463,7 +530,7 @@ run_due(ScLoop *self)
         int rc = sc_loop_take_inbox(self) | poll_now(self) |
                  take_timers(self, sc_clock_now());
         if (self->finished != NULL) {
-            sc_calls_collect(self);
+            sc_calls_collect(self, NULL);
         }
         if (rc < 0) {
             PyErr_WriteUnraisable((PyObject *)self);

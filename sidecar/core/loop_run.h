@@ -40,4 +40,11 @@ ScDriveResult sc_loop_drive(ScLoop *self, struct ScCall *own);
 /* The pump's turn: run what is due, wait for nothing.  Sets marks itself. */
 void sc_loop_run_batch(ScLoop *self);
 
+/* A plain loop's run_forever: rounds until it is stopped (loop_forever.c).
+ * 0, or -1 with what ended it. */
+int sc_loop_run_forever(ScLoop *self);
+
+/* A plain loop's run is over: it looks after signals no more. */
+void sc_loop_release_signals(ScLoop *self);
+
 #endif

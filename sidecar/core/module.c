@@ -7,11 +7,11 @@ static int
 module_exec(PyObject *module)
 {
     static int (*const parts[])(PyObject *) = {
-        sc_state_init,          sc_fork_init,      sc_handle_init,
-        sc_loop_init,           sc_task_init,      sc_call_init,
-        sc_executor_init,       sc_bridge_init,    sc_scope_init,
-        sc_start_response_init, sc_wsgi_body_init, sc_wsgi_init,
-        sc_capi_init,
+        sc_state_init, sc_fork_init,           sc_handle_init,
+        sc_loop_init,  sc_task_init,           sc_task_list_init,
+        sc_call_init,  sc_executor_init,       sc_bridge_init,
+        sc_scope_init, sc_start_response_init, sc_wsgi_body_init,
+        sc_wsgi_init,  sc_capi_init,
     };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (parts[i](module) < 0) {
@@ -30,7 +30,7 @@ module_free(void *module)
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, SC_SLOT(module_exec)},
-    {0, NULL},
+    SC_MODULE_PROMISES{0, NULL},
 };
 
 PyModuleDef sc_module_def = {

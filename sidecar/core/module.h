@@ -14,6 +14,7 @@ int sc_fork_init(PyObject *module);
 int sc_handle_init(PyObject *module);
 int sc_loop_init(PyObject *module);
 int sc_task_init(PyObject *module);
+int sc_task_list_init(PyObject *module);
 int sc_call_init(PyObject *module);
 int sc_executor_init(PyObject *module);
 int sc_bridge_init(PyObject *module);

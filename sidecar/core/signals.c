@@ -39,6 +39,24 @@ sc_signals_is_main(ScState *st)
     return atomic_load(&st->main_thread) == sc_thread_self();
 }
 
+bool
+sc_signals_have_raised(ScState *st)
+{
+    if (!sc_signals_is_main(st)) {
+        return false;
+    }
+    PyObject *error = sc_error_take();
+    PyObject *answer =
+        sc_support_call("came_from_signal_handler", "(O)", error);
+    bool yes = answer == Py_True;
+    if (answer == NULL) {
+        PyErr_WriteUnraisable(error);
+    }
+    Py_XDECREF(answer);
+    sc_error_restore(error);
+    return yes;
+}
+
 void
 sc_signals_fini(ScState *st)
 {
@@ -115,10 +133,26 @@ restore_wakeup_fd(ScState *st, int before)
         PyErr_Clear();
         exchange_wakeup_fd(st, -1);
     }
-    forward(st, before);
+    forward(st, before == st->signal_pipe[1] ? st->signal_before : before);
     if (error != NULL) {
         sc_error_restore(error);
     }
+}
+
+/* `exchange_wakeup_fd` has failed: 0 where the thread turns out to run no
+ * signal handlers, else -1. */
+static int
+not_main_after_all(ScState *st)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    /* `threading` was first imported on this thread and takes it for the
+     * main one; the interpreter knows better, and runs no handlers here.
+     */
+    PyErr_Clear();
+    atomic_store(&st->main_thread, UINTPTR_MAX);
+    return 0;
 }
 
 int
@@ -127,15 +161,7 @@ sc_signals_begin(ScState *st, ScSignalWait *wait)
     wait->before = exchange_wakeup_fd(st, st->signal_pipe[1]);
     wait->watched = wait->before != -2;
     if (!wait->watched) {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
-            return -1;
-        }
-        /* `threading` was first imported on this thread and takes it for the
-         * main one; the interpreter knows better, and runs no handlers here.
-         */
-        PyErr_Clear();
-        atomic_store(&st->main_thread, UINTPTR_MAX);
-        return 0;
+        return not_main_after_all(st);
     }
     if (PyErr_CheckSignals() < 0) {
         restore_wakeup_fd(st, wait->before);
@@ -152,4 +178,57 @@ sc_signals_end(ScState *st, ScSignalWait *wait)
     }
     restore_wakeup_fd(st, wait->before);
     return PyErr_CheckSignals();
+}
+
+int
+sc_signals_keep(ScState *st, ScSignalWait *kept)
+{
+    /* Where the exchange is cheap, each time: somebody may have set theirs. */
+    if (SC_SIGNAL_WAKEUP_IN_C || !kept->watched) {
+        int pipe = st->signal_pipe[1];
+        int before = exchange_wakeup_fd(st, pipe);
+        if (before == -2) {
+            return not_main_after_all(st);
+        }
+        if (before != pipe) {
+            st->signal_before = before;
+        }
+        if (before != pipe || !kept->watched) {
+            kept->before = before;
+        }
+        kept->watched = true;
+    }
+    return PyErr_CheckSignals();
+}
+
+void
+sc_signals_drain(ScState *st)
+{
+    forward(st, st->signal_before);
+}
+
+void
+sc_signals_release(ScState *st, ScSignalWait *kept)
+{
+    if (!kept->watched) {
+        return;
+    }
+    kept->watched = false;
+    PyObject *error = sc_error_take();
+    int now = exchange_wakeup_fd(st, kept->before);
+    if (now == -2) {
+        /* What was there before was closed behind our back. */
+        PyErr_Clear();
+        now = exchange_wakeup_fd(st, -1);
+    }
+    if (now != st->signal_pipe[1] && exchange_wakeup_fd(st, now) == -2) {
+        PyErr_Clear();
+    }
+    sc_signals_drain(st);
+    if (kept->before != st->signal_pipe[1]) {
+        st->signal_before = -1;
+    }
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
 }

@@ -31,6 +31,23 @@ int sc_signals_begin(ScState *st, ScSignalWait *wait);
 /* After it: run the handlers of what came.  0, or -1 as above. */
 int sc_signals_end(ScState *st, ScSignalWait *wait);
 
+/* Beside single waits: while the main thread runs a plain loop, which has the
+ * pipe in its epoll set.  From its first wait on the pipe stays the wake-up
+ * descriptor; `kept` is the loop's, zeroed at first.  Before each wait: 0, or
+ * -1 with what a pending signal's handler raised. */
+int sc_signals_keep(ScState *st, ScSignalWait *kept);
+
+/* The pipe has bytes: pass them on. */
+void sc_signals_drain(ScState *st);
+
+/* The run is over: back to what was there before, or to what somebody has set
+ * meanwhile. */
+void sc_signals_release(ScState *st, ScSignalWait *kept);
+
+/* Is the exception that is set a signal handler's, rather than that of the
+ * code which the handler interrupted?  Of this thread just now. */
+bool sc_signals_have_raised(ScState *st);
+
 /* The module is cleared: close the descriptors. */
 void sc_signals_fini(ScState *st);
 

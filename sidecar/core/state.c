@@ -54,8 +54,8 @@ intern_names(ScState *st)
     return 0;
 }
 
-static PyObject *
-import_one(const char *module_name, const char *attribute)
+PyObject *
+sc_state_import(const char *module_name, const char *attribute)
 {
     PyObject *module = PyImport_ImportModule(module_name);
     if (module == NULL) {
@@ -71,14 +71,15 @@ sc_state_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
     st->module = module;
-    st->signal_pipe[0] = st->signal_pipe[1] = st->signal_event_fd = -1;
+    st->signal_pipe[0] = st->signal_pipe[1] = st->signal_event_fd =
+        st->signal_before = -1;
     if (intern_names(st) < 0) {
         return -1;
     }
-#define X(name, module_name, attribute)            \
-    st->name = import_one(module_name, attribute); \
-    if (st->name == NULL) {                        \
-        return -1;                                 \
+#define X(name, module_name, attribute)                 \
+    st->name = sc_state_import(module_name, attribute); \
+    if (st->name == NULL) {                             \
+        return -1;                                      \
     }
     SC_STATE_IMPORTS(X)
 #undef X

@@ -12,30 +12,35 @@
 #include "core/compat.h"
 
 /* Interned strings, as st->str_NAME. */
-#define SC_STATE_NAMES(X)           \
-    X(_run)                         \
-    X(_cancelled)                   \
-    X(_source_traceback)            \
-    X(add_done_callback)            \
-    X(call_exception_handler)       \
-    X(cancel)                       \
-    X(close)                        \
-    X(context)                      \
-    X(create_task)                  \
-    X(done)                         \
-    X(eager_start)                  \
-    X(exception)                    \
-    X(fileno)                       \
-    X(handle)                       \
-    X(loop)                         \
-    X(message)                      \
-    X(name)                         \
-    X(read)                         \
-    X(result)                       \
-    X(set_exception)                \
-    X(set_result)                   \
-    X(set_running_or_notify_cancel) \
-    X(source_traceback)             \
+#define SC_STATE_NAMES(X)                 \
+    X(_run)                               \
+    X(_cancelled)                         \
+    X(_coroutine_origin_tracking_enabled) \
+    X(_run_once)                          \
+    X(_set_coroutine_origin_tracking)     \
+    X(run_forever)                        \
+    X(_source_traceback)                  \
+    X(add_done_callback)                  \
+    X(call_exception_handler)             \
+    X(cancel)                             \
+    X(cancelled)                          \
+    X(close)                              \
+    X(context)                            \
+    X(create_task)                        \
+    X(done)                               \
+    X(eager_start)                        \
+    X(exception)                          \
+    X(fileno)                             \
+    X(handle)                             \
+    X(loop)                               \
+    X(message)                            \
+    X(name)                               \
+    X(read)                               \
+    X(result)                             \
+    X(set_exception)                      \
+    X(set_result)                         \
+    X(set_running_or_notify_cancel)       \
+    X(source_traceback)                   \
     X(timeout)
 
 /* Types of ours, as st->NAME_type. */
@@ -54,24 +59,26 @@
     X(start_response)
 
 /* Imported once, as st->NAME: module, attribute. */
-#define SC_STATE_IMPORTS(X)                                \
-    X(asyncio_base_loop, "asyncio", "BaseEventLoop")       \
-    X(asyncio_task, "asyncio", "Task")                     \
-    X(asyncio_future, "asyncio", "Future")                 \
-    X(asyncio_handle, "asyncio", "Handle")                 \
-    X(asyncio_timer_handle, "asyncio", "TimerHandle")      \
-    X(asyncio_isfuture, "asyncio", "isfuture")             \
-    X(asyncio_current_task, "asyncio", "current_task")     \
-    X(cancelled_error, "asyncio", "CancelledError")        \
-    X(concurrent_future, "concurrent.futures", "Future")   \
-    X(get_running_loop, "asyncio", "_get_running_loop")    \
-    X(set_running_loop, "asyncio", "_set_running_loop")    \
-    X(set_wakeup_fd, "signal", "set_wakeup_fd")            \
-    X(error_sidecar, "sidecar.errors", "SidecarError")     \
-    X(error_deadlock, "sidecar.errors", "DeadlockError")   \
-    X(error_closed, "sidecar.errors", "BridgeClosedError") \
-    X(error_timeout, "sidecar.errors", "CallTimeoutError") \
-    X(error_forked, "sidecar.errors", "ForkedError")       \
+#define SC_STATE_IMPORTS(X)                                         \
+    X(asyncio_base_loop, "asyncio", "BaseEventLoop")                \
+    X(asyncio_task, "asyncio", "Task")                              \
+    X(asyncio_future, "asyncio", "Future")                          \
+    X(asyncio_handle, "asyncio", "Handle")                          \
+    X(asyncio_timer_handle, "asyncio", "TimerHandle")               \
+    X(asyncio_isfuture, "asyncio", "isfuture")                      \
+    X(asyncio_all_tasks, "asyncio", "all_tasks")                    \
+    X(asyncio_current_task, "asyncio", "current_task")              \
+    X(end_sleep, "asyncio.futures", "_set_result_unless_cancelled") \
+    X(cancelled_error, "asyncio", "CancelledError")                 \
+    X(concurrent_future, "concurrent.futures", "Future")            \
+    X(get_running_loop, "asyncio", "_get_running_loop")             \
+    X(set_running_loop, "asyncio", "_set_running_loop")             \
+    X(set_wakeup_fd, "signal", "set_wakeup_fd")                     \
+    X(error_sidecar, "sidecar.errors", "SidecarError")              \
+    X(error_deadlock, "sidecar.errors", "DeadlockError")            \
+    X(error_closed, "sidecar.errors", "BridgeClosedError")          \
+    X(error_timeout, "sidecar.errors", "CallTimeoutError")          \
+    X(error_forked, "sidecar.errors", "ForkedError")                \
     X(error_loop_owned, "sidecar.errors", "LoopOwnedError")
 
 /* Other objects, made by the part that owns them. */
@@ -86,7 +93,9 @@
     X(kw_loop)           /* keyword names of calls to Task (task.c) */       \
     X(kw_task)                                                               \
     X(kw_context)                                                            \
-    X(swap_current_task) /* 3.14+: the current task hangs on the thread */
+    X(swap_current_task)    /* 3.14+: it hangs on the thread (loop_run.c) */ \
+    X(shared_tasks)         /* 3.14+: weak references (task_list.c) */       \
+    X(shared_tasks_discard) /* its method */
 
 typedef struct ScState {
 #define X(name) PyObject *str_##name;
@@ -106,6 +115,7 @@ typedef struct ScState {
     /* Where signals wake the main thread's waits (signals.c); -1: unmade. */
     int signal_pipe[2];
     int signal_event_fd;
+    int signal_before; /* what a running loop's pipe replaces; -1: nothing */
     unsigned signal_fds_generation; /* of the process that made them */
     atomic_uint main_thread_generation;
     _Atomic(uintptr_t) main_thread;
@@ -125,6 +135,9 @@ sc_state_of_module(PyObject *module)
 {
     return (ScState *)PyModule_GetState(module);
 }
+
+/* module.attribute; a new reference, or NULL. */
+PyObject *sc_state_import(const char *module, const char *attribute);
 
 /* Make a heap type of the module with `base` (NULL: object), keep it in *slot
  * and, where `name` is not NULL, publish it. */

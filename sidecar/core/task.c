@@ -1,12 +1,14 @@
 #include "core/task.h"
 
 #include "core/module.h"
+#include "core/task_list.h"
 
 /* -- the mark ----------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
-    ScLoop *loop; /* strong; NULL once the task is over */
+    ScLoop *loop;    /* strong; NULL once the task is over */
+    unsigned tenure; /* of the loop when the task was made */
 } ScMark;
 
 void
@@ -16,6 +18,7 @@ sc_mark_task_ended(PyObject *mark)
     ScLoop *loop = self->loop;
     if (loop != NULL) {
         self->loop = NULL;
+        sc_task_list_ended(loop, self->tenure);
         if (loop->drive != NULL) {
             atomic_fetch_sub_explicit(&loop->drive->tasks, 1,
                                       memory_order_relaxed);
@@ -74,6 +77,7 @@ mark_task(ScLoop *loop, PyObject *task)
         return -1;
     }
     mark->loop = (ScLoop *)Py_NewRef((PyObject *)loop);
+    mark->tenure = sc_task_list_begun(loop, task);
     atomic_fetch_add_explicit(&loop->drive->tasks, 1, memory_order_relaxed);
     PyObject_GC_Track((PyObject *)mark);
     PyObject *stack[] = {task, (PyObject *)mark, st->empty_context};
@@ -213,5 +217,12 @@ sc_task_init(PyObject *module)
         st->kw_context == NULL || st->kw_task == NULL) {
         return -1;
     }
+#if SC_TASK_ON_THREAD
+    st->swap_current_task =
+        sc_state_import("asyncio.tasks", "_swap_current_task");
+    if (st->swap_current_task == NULL) {
+        return -1;
+    }
+#endif
     return sc_type_add(module, &st->mark_type, &mark_spec, NULL, NULL);
 }
