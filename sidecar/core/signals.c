@@ -42,17 +42,17 @@ sc_signals_is_main(ScState *st)
 bool
 sc_signals_have_raised(ScState *st)
 {
-    if (!sc_signals_is_main(st)) {
-        return false;
-    }
     PyObject *error = sc_error_take();
-    PyObject *answer =
-        sc_support_call("came_from_signal_handler", "(O)", error);
-    bool yes = answer == Py_True;
-    if (answer == NULL) {
-        PyErr_WriteUnraisable(error);
+    bool yes = false;
+    if (sc_signals_is_main(st)) {
+        PyObject *answer =
+            sc_support_call("came_from_signal_handler", "(O)", error);
+        yes = answer == Py_True;
+        if (answer == NULL) {
+            PyErr_WriteUnraisable(error);
+        }
+        Py_XDECREF(answer);
     }
-    Py_XDECREF(answer);
     sc_error_restore(error);
     return yes;
 }

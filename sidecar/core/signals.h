@@ -18,7 +18,8 @@ typedef struct {
     bool watched; /* ours is there now */
 } ScSignalWait;
 
-/* Is this the thread that runs signal handlers?  Any thread, attached. */
+/* Is this the thread that runs signal handlers?  Any thread, attached, with no
+ * error set. */
 bool sc_signals_is_main(ScState *st);
 
 /* Make what the waits need; kept until the process forks.  0, or -1 with
