@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import reprlib
 import sys
 import threading
@@ -148,6 +149,30 @@ def came_from_signal_handler(error: BaseException) -> bool:
                 return True
         entry = entry.tb_next
     return False
+
+
+def _hold_list_of_threads() -> None:
+    """Let no other thread have the lock of ``threading``'s list at the moment of a fork.
+
+    From 3.13 on a child clears what its lost threads had before it makes that lock anew, and the stand-ins of
+    threads of ours take it when they die: held by a lost thread, it would hold up the child for good.
+    """
+    held: list[Any] = []
+
+    def take() -> None:
+        lock = threading._active_limbo_lock  # type: ignore[attr-defined]
+        lock.acquire()
+        held.append(lock)
+
+    def give_back() -> None:
+        if held:
+            held.pop().release()
+
+    os.register_at_fork(before=take, after_in_parent=give_back, after_in_child=give_back)
+
+
+if hasattr(threading, "_DeleteDummyThreadOnDel"):
+    _hold_list_of_threads()
 
 
 # -- bridges ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Nothing grows: objects of our types, references and memory over many calls; one interpreter each."""
+"""Nothing grows over many calls: objects of ours, descriptors, threads, memory; an interpreter for each."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+def holdings():
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
 # malloc gives each thread an arena of its own, and keeps it: less than this is no growth.
 def check(work, warm, times, slack=1024 * 1024):
     for _ in range(warm):
         work()
-    before, memory = counts(), resident()
+    before, held, memory = counts(), holdings(), resident()
     for _ in range(times):
         work()
     after, grown = counts(), resident() - memory
     assert after == before, (before, after)
+    assert holdings() == held, (held, holdings())
     assert grown < slack, grown
 """
 

@@ -239,3 +239,24 @@ def test_subprocess_is_not_a_fork_of_ours(script):
             assert out == [(b"42\\n", 0)], out
         print("fine")
     """) == "fine\n"
+
+
+def test_a_fork_while_another_thread_has_the_list_of_threads(script):
+    # What Thread.start() and threading.enumerate() do for a moment; the pool's thread has a stand-in there.
+    assert script("""
+        import threading
+        async def on_the_pool():
+            await asyncio.get_running_loop().run_in_executor(None, threading.current_thread)
+        sidecar.run_sync(on_the_pool())
+        held = threading.Event()
+        def hold():
+            with threading._active_limbo_lock:
+                held.set()
+                time.sleep(0.5)
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        in_child(lambda: None)
+        holder.join()
+        print("fine")
+    """, timeout=20) == "fine\n"
