@@ -117,6 +117,13 @@ sc_timer_due(double when)
     return ns < SC_NEVER ? ns + 1 : ns;
 }
 
+/* The one keyword that the methods below take, `context` (borrowed; NULL: not
+ * given), after `least` positional ones.  0, or -1 with TypeError set. */
+int sc_loop_parse_context(ScState *st, const char *method,
+                          PyObject *const *args, Py_ssize_t nargs,
+                          Py_ssize_t least, PyObject *kwnames,
+                          PyObject **context);
+
 /* loop_schedule.c: the ring's two ends above, and the methods that fill it. */
 PyObject *sc_loop_call_soon(ScLoop *self, PyObject *const *args,
                             Py_ssize_t nargs, PyObject *kwnames);
@@ -131,9 +138,9 @@ PyObject *sc_loop_add_callback(ScLoop *self, PyObject *handle);
 
 /* loop_io.c: methods of the type, and what an event means to it. */
 PyObject *sc_loop_add_reader(ScLoop *self, PyObject *const *args,
-                             Py_ssize_t nargs);
+                             Py_ssize_t nargs, PyObject *kwnames);
 PyObject *sc_loop_add_writer(ScLoop *self, PyObject *const *args,
-                             Py_ssize_t nargs);
+                             Py_ssize_t nargs, PyObject *kwnames);
 PyObject *sc_loop_remove_reader(ScLoop *self, PyObject *fileobj);
 PyObject *sc_loop_remove_writer(ScLoop *self, PyObject *fileobj);
 

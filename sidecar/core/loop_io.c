@@ -64,18 +64,20 @@ set_side(ScLoop *self, int fd, bool writer, PyObject *handle,
 }
 
 static PyObject *
-add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs)
+add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
+    PyObject *kwnames)
 {
-    if (nargs < 2) {
-        PyErr_SetString(PyExc_TypeError,
-                        "a descriptor and a callback are needed");
+    PyObject *context;
+    if (sc_loop_parse_context(self->st, writer ? "_add_writer" : "_add_reader",
+                              args, nargs, 2, kwnames, &context) < 0) {
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(args[0]);
     if (fd < 0 || sc_loop_check_open(self) < 0) {
         return NULL;
     }
-    ScHandle *handle = sc_handle_new(self, args[1], args + 2, nargs - 2, NULL);
+    ScHandle *handle =
+        sc_handle_new(self, args[1], args + 2, nargs - 2, context);
     if (handle == NULL || sc_loop_is_dead(self)) {
         return (PyObject *)handle;
     }
@@ -123,15 +125,17 @@ take_out(ScLoop *self, bool writer, PyObject *fileobj)
 }
 
 PyObject *
-sc_loop_add_reader(ScLoop *self, PyObject *const *args, Py_ssize_t nargs)
+sc_loop_add_reader(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
 {
-    return add(self, false, args, nargs);
+    return add(self, false, args, nargs, kwnames);
 }
 
 PyObject *
-sc_loop_add_writer(ScLoop *self, PyObject *const *args, Py_ssize_t nargs)
+sc_loop_add_writer(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
 {
-    return add(self, true, args, nargs);
+    return add(self, true, args, nargs, kwnames);
 }
 
 PyObject *

@@ -49,11 +49,10 @@ sc_loop_pop(ScLoop *self)
     return handle;
 }
 
-/* The one keyword they take, `context`; NULL where it is not given. */
-static int
-parse_context(ScState *st, const char *method, PyObject *const *args,
-              Py_ssize_t nargs, Py_ssize_t least, PyObject *kwnames,
-              PyObject **context)
+int
+sc_loop_parse_context(ScState *st, const char *method, PyObject *const *args,
+                      Py_ssize_t nargs, Py_ssize_t least, PyObject *kwnames,
+                      PyObject **context)
 {
     *context = NULL;
     if (nargs < least) {
@@ -131,8 +130,8 @@ schedule(ScLoop *self, const char *method, PyObject *const *args,
          Py_ssize_t nargs, PyObject *kwnames, bool threadsafe)
 {
     PyObject *context;
-    if (parse_context(self->st, method, args, nargs, 1, kwnames, &context) <
-            0 ||
+    if (sc_loop_parse_context(self->st, method, args, nargs, 1, kwnames,
+                              &context) < 0 ||
         sc_loop_check_open(self) < 0) {
         return NULL;
     }
@@ -210,8 +209,8 @@ sc_loop_call_at(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_context(self->st, "call_at", args, nargs, 2, kwnames, &context) <
-        0) {
+    if (sc_loop_parse_context(self->st, "call_at", args, nargs, 2, kwnames,
+                              &context) < 0) {
         return NULL;
     }
     if (args[0] == Py_None) {
@@ -230,8 +229,8 @@ sc_loop_call_later(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_context(self->st, "call_later", args, nargs, 2, kwnames,
-                      &context) < 0) {
+    if (sc_loop_parse_context(self->st, "call_later", args, nargs, 2, kwnames,
+                              &context) < 0) {
         return NULL;
     }
     if (args[0] == Py_None) {

@@ -252,11 +252,11 @@ def test_a_fork_while_another_thread_has_the_list_of_threads(script):
         def hold():
             with threading._active_limbo_lock:
                 held.set()
-                time.sleep(0.5)
+                time.sleep(0.5)  # into the fork, which waits for it
         holder = threading.Thread(target=hold)
         holder.start()
         held.wait()
         in_child(lambda: None)
         holder.join()
         print("fine")
-    """, timeout=20) == "fine\n"
+    """, seconds=20) == "fine\n"
