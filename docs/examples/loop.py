@@ -7,17 +7,21 @@ import sidecar
 
 
 async def main() -> str:
-    loop = asyncio.get_running_loop()
-    loop.set_debug(False)
     await asyncio.sleep(0.001)
-    return type(loop).__name__
+    return type(asyncio.get_running_loop()).__name__
 
 
-if sys.version_info >= (3, 11):
+def run() -> str:
     with asyncio.Runner(loop_factory=sidecar.Loop) as runner:
-        print(runner.run(main()))  # -> Loop
-else:
+        return runner.run(main())
+
+
+def run_before_3_11() -> str:
     loop = sidecar.Loop()
-    asyncio.set_event_loop(loop)
-    print(loop.run_until_complete(main()))
-    loop.close()
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+print(run() if sys.version_info >= (3, 11) else run_before_3_11())  # -> Loop
