@@ -145,7 +145,7 @@ def came_from_signal_handler(error: BaseException) -> bool:
     while entry is not None:
         frame, below = entry.tb_frame, entry.tb_frame.f_back
         for value in frame.f_locals.values() if below is not None else ():
-            if value is below or (type(value) is tuple and len(value) == 2 and value[1] is below):
+            if value is below or (type(value) is tuple and value and value[-1] is below):
                 return True
         entry = entry.tb_next
     return False

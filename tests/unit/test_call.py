@@ -163,14 +163,18 @@ class TestErrors:
 
     def test_a_background_task_that_exits_does_not_end_the_loop(self, caplog):
         async def spawn():
-            return asyncio.create_task(fail())
+            task = asyncio.create_task(fail())
+            # To ask the task itself, which may run right then, would be a race.
+            task.add_done_callback(lambda _: ended.set())
+            return task
 
         async def fail():
             await asyncio.sleep(0)
             raise SystemExit(3)
 
+        ended = threading.Event()
         task = in_thread(lambda: sidecar.run_sync(spawn()))
-        wait_for(task.done, "the task has ended")
+        wait_for(ended.is_set, "the task has ended")
         assert sidecar.run_sync(give(1)) == 1
         assert isinstance(task.exception(), SystemExit)
 

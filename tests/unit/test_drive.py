@@ -21,6 +21,13 @@ async def nap(seconds=0.0):
     return threading.get_ident()
 
 
+def watched(task):
+    """The task, and what is set when it has ended: to ask the task from another thread would be a race."""
+    ended = threading.Event()
+    task.add_done_callback(lambda _: ended.set())
+    return task, ended
+
+
 def run_threads(count, work):
     """``work(number)`` on ``count`` threads that start together; raises what one of them raised."""
     barrier = threading.Barrier(count)
@@ -181,13 +188,13 @@ class TestPump:
                 await asyncio.sleep(0.001)
 
         async def spawn():
-            return asyncio.create_task(tick())
+            return watched(asyncio.create_task(tick()))
 
-        task = sidecar.run_sync(spawn())
+        task, ended = sidecar.run_sync(spawn())
         wait_for(lambda: len(ticks) > 20, "twenty ticks")
         assert threading.get_ident() not in ticks[5:]
         task.get_loop().call_soon_threadsafe(task.cancel)
-        wait_for(task.done, "the task is cancelled")
+        wait_for(ended.is_set, "the task is cancelled")
 
     def test_timers_run_in_order(self):
         ran = []
@@ -396,7 +403,7 @@ class TestRestrained:
             return threading.get_ident()
 
         stop = sidecar.run_sync(self.make_future())
-        task = sidecar.run_sync(self.make_task(stop))
+        _, ended = sidecar.run_sync(self.make_task(stop))
 
         def caller():
             sys.settrace(lambda *args: None)
@@ -409,7 +416,7 @@ class TestRestrained:
             ran_on, caller_ident = executor.submit(caller).result(20)
         assert ran_on != caller_ident
         stop.get_loop().call_soon_threadsafe(stop.set_result, None)
-        wait_for(task.done, "the task has ended")
+        wait_for(ended.is_set, "the task has ended")
 
     @staticmethod
     async def make_future():
@@ -420,11 +427,11 @@ class TestRestrained:
         async def hold():
             await stop
 
-        return asyncio.create_task(hold())
+        return watched(asyncio.create_task(hold()))
 
     def test_a_thread_with_a_small_stack(self):
         stop = sidecar.run_sync(self.make_future())
-        task = sidecar.run_sync(self.make_task(stop))
+        _, ended = sidecar.run_sync(self.make_task(stop))
         before = threading.stack_size(128 * 1024)
         try:
             with concurrent.futures.ThreadPoolExecutor(1) as executor:
@@ -433,4 +440,4 @@ class TestRestrained:
             threading.stack_size(before)
         assert ran_on[0] != ran_on[1]
         stop.get_loop().call_soon_threadsafe(stop.set_result, None)
-        wait_for(task.done, "the task has ended")
+        wait_for(ended.is_set, "the task has ended")
