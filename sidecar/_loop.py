@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import selectors
+import sys
+from asyncio import constants
 from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -95,6 +97,10 @@ class BridgeLoop(Loop):
         self._share_task(task)
         return task
 
+    def _set_coroutine_origin_tracking(self, enabled: bool) -> None:
+        """``set_debug()`` by what runs here: for the rest of this turn. The marks set and restore it otherwise."""
+        sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH if enabled else 0)
+
     def _refuse(self, what: str) -> NoReturn:
         raise LoopOwnedError(
             f"loop.{what}() on a bridge's loop: sidecar runs, stops and closes it; "
@@ -114,6 +120,11 @@ class BridgeLoop(Loop):
 
     def close(self) -> NoReturn:
         self._refuse("close")
+
+    def __del__(self) -> None:
+        # Left behind at its bridge's shutdown, which has named what held it.
+        if not self.is_closed() and not self.is_running():
+            self._finish()
 
     def _finish(self) -> None:
         """Close it, for good; nobody drives it any more."""

@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 import types
-from asyncio import format_helpers
+from asyncio import base_events, format_helpers
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,13 @@ def check_callback(loop: Any, method: str, callback: object, threadsafe: int) ->
 
 def note_duration(loop: asyncio.BaseEventLoop, handle: object, seconds: float) -> None:
     if seconds >= loop.slow_callback_duration:
-        logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+        base_events.logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+
+
+def run_unless_cancelled(handle: Any) -> None:
+    """A handle of asyncio's own making, sent by another thread: it may be cancelled on its way."""
+    if not handle._cancelled:
+        handle._run()
 
 
 def _format_handle(handle: Any) -> str:

@@ -390,11 +390,16 @@ bridge_close_end(ScBridge *self, PyObject *seconds)
     if (loop == NULL) {
         return Py_BuildValue("(Oi)", Py_None, 0);
     }
-    bool over =
-        sc_loop_stop_pump(loop, sc_clock_now() + sc_clock_from_seconds(limit));
-    return Py_BuildValue(
-        "(NN)", (PyObject *)loop,
-        PyBool_FromLong(over && sc_drive_reclaim(loop->drive)));
+    /* A caller on its way in would find nobody to run its call. */
+    sc_drive_refuse(loop->drive);
+    int64_t until = sc_clock_now() + sc_clock_from_seconds(limit);
+    bool over = sc_loop_stop_pump(loop, until);
+    if (over) {
+        PyThreadState *save = PyEval_SaveThread();
+        over = sc_drive_reclaim(loop->drive, until);
+        PyEval_RestoreThread(save);
+    }
+    return Py_BuildValue("(NN)", (PyObject *)loop, PyBool_FromLong(over));
 }
 
 static PyMethodDef bridge_methods[] = {

@@ -105,8 +105,13 @@ give_up(ScCall *self, bool mine)
         mine = sc_drive_withdraw(drive, &self->waiter);
     }
     if (mine) {
-        if (!self->done) {
+        if (!self->done && self->started) {
             sc_call_make_orphan(self);
+        }
+        else if (!self->done) {
+            /* Its op may still be on the way: it finds the call started. */
+            atomic_store(&self->abandoned, true);
+            sc_call_start(self);
         }
         sc_drive_leave(drive, self->loop->ring.count > 0,
                        sc_timers_next(&self->loop->timers));

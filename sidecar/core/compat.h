@@ -63,6 +63,10 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 /* The current task hangs on the thread, no longer on the loop. */
 #define SC_TASK_ON_THREAD (PY_VERSION_HEX >= 0x030E0000)
 
+/* The handles of call_soon_threadsafe hold off a cancel() from another thread
+ * while their callback runs. */
+#define SC_HANDLES_HOLD_OFF (PY_VERSION_HEX >= 0x030E0000)
+
 /* Hidden in older builds of libpython, though documented. */
 #define SC_SIGNAL_WAKEUP_IN_C (PY_VERSION_HEX >= 0x030D0000)
 

@@ -145,6 +145,10 @@ oldest_eligible(ScDrive *drive)
     while (waiter != NULL && waiter->restricted) {
         waiter = waiter->next;
     }
+    if (waiter == NULL && drive->pump == NULL) {
+        /* Nobody else is left to run its call. */
+        waiter = drive->oldest;
+    }
     return waiter;
 }
 
@@ -254,11 +258,11 @@ sc_drive_withdraw(ScDrive *drive, ScWaiter *waiter)
 void
 sc_drive_unwatch(ScDrive *drive)
 {
+    pthread_mutex_lock(&drive->lock);
     if (drive->pump != NULL) {
-        pthread_mutex_lock(&drive->lock);
         sc_pump_unwatch(drive->pump);
-        pthread_mutex_unlock(&drive->lock);
     }
+    pthread_mutex_unlock(&drive->lock);
 }
 
 void
@@ -282,9 +286,9 @@ sc_drive_end_watch(ScDrive *drive)
     pthread_mutex_lock(&drive->lock);
     struct ScPump *pump = drive->pump;
     drive->pump = NULL;
-    if (pump != NULL &&
-        atomic_load_explicit(&drive->owner, memory_order_relaxed) ==
-            pump->thread_id) {
+    uintptr_t owner =
+        atomic_load_explicit(&drive->owner, memory_order_relaxed);
+    if (pump != NULL && (owner == 0 || owner == pump->thread_id)) {
         leave_locked(drive, false, SC_NEVER);
         return;
     }
@@ -292,16 +296,27 @@ sc_drive_end_watch(ScDrive *drive)
 }
 
 bool
-sc_drive_reclaim(ScDrive *drive)
+sc_drive_reclaim(ScDrive *drive, int64_t until)
 {
+    ScWaiter waiter;
+    sc_waiter_init(&waiter, false, -1);
     pthread_mutex_lock(&drive->lock);
     bool idle = atomic_load_explicit(&drive->calls, memory_order_relaxed) == 0;
-    if (idle) {
-        /* The owner is nobody, or the pump that has just ended. */
-        set_owner(drive, 0, false);
+    bool free = atomic_load_explicit(&drive->owner, memory_order_relaxed) == 0;
+    if (idle && !free) {
+        /* A caller whose call is over, on its way out. */
+        append(drive, &waiter);
     }
     pthread_mutex_unlock(&drive->lock);
-    return idle;
+    if (!idle || free) {
+        return idle;
+    }
+    if (sc_drive_wait(&waiter, until, -1) == SC_PARK_TIMEOUT &&
+        !sc_drive_withdraw(drive, &waiter)) {
+        return false;
+    }
+    sc_drive_disclaim(drive);
+    return true;
 }
 
 void

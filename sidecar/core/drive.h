@@ -7,15 +7,17 @@
  * Invariants, all under `lock`:
  *  1. At most one owner; ownership changes only here.
  *  2. An owner that leaves hands over to the oldest waiter that may drive;
- *     where there is none and something is due, to the pump; else the loop is
- *     free, `asleep` is announced, the inbox was empty after that, and the
- *     pump's watch is armed.  So whatever comes due finds someone to run it.
+ *     where there is none and something is due, to the pump; without a pump,
+ *     to the oldest waiter of any kind; else the loop is free, `asleep` is
+ * announced, the inbox was empty after that, and the pump's watch is armed. So
+ * whatever comes due finds someone to run it.
  *  3. A queued waiter leaves the queue once: promoted (it now owns the loop)
  *     or done (its call is over), never both.  Its word changes with it, under
  *     the lock; it is woken after.
  *  4. A restricted owner drives its own call only: as soon as `calls` shows
  *     another one it hands over and waits.  It gets the loop only while no
- *     other call and no task left by one is alive.
+ *     other call and no task left by one is alive.  (Without a pump it is the
+ *     last resort, and is not restricted then.)
  *
  * The lock is held for a few instructions and at most two epoll_ctl calls;
  * nobody attaches, waits or runs Python under it, so holding the GIL while
@@ -134,9 +136,10 @@ bool sc_drive_withdraw(ScDrive *drive, ScWaiter *waiter);
 /* The owner is about to sleep in the poller: events are its own to see. */
 void sc_drive_unwatch(ScDrive *drive);
 
-/* Before a bridge's loop is closed, its pump gone: take it for good.  False:
- * a caller is still in it. */
-bool sc_drive_reclaim(ScDrive *drive);
+/* Before a bridge's loop is closed, its pump gone: take it for good, and wait
+ * until the moment `until` for an owner whose call is over to leave it.
+ * False: a caller is still in it.  Without the GIL. */
+bool sc_drive_reclaim(ScDrive *drive, int64_t until);
 
 /* The pump's own.  Begin, under the lock: the drive has a pump, which sees
  * what was posted before.  End, on its thread: it has none any more, and what

@@ -42,7 +42,9 @@ fill(ScHandle *self, ScLoop *loop, PyObject *callback, PyObject *const *args,
     self->args[0] = self->args[1] = NULL;
     self->source_traceback = self->repr = self->weakrefs = NULL;
     atomic_init(&self->cancelled, false);
-    self->in_ring = false;
+    self->in_ring = self->holds_off = false;
+    self->turn = (ScPark){.event_fd = -1};
+    atomic_init(&self->runner, 0);
     self->context = NULL;
     if (take_args(self, args, nargs) < 0) {
         return -1;
@@ -137,6 +139,53 @@ handle_dealloc(ScHandle *self)
     Py_DECREF(type);
 }
 
+/* -- holding off ---------------------------------------------------------- */
+
+/* While the callback of a handle of call_soon_threadsafe runs, cancel() and
+ * cancelled() on other threads wait (asyncio.events._ThreadSafeHandle). */
+enum { SC_TURN_NONE, SC_TURN_ON, SC_TURN_AWAITED };
+
+/* How soon a wait in the main thread sees a signal. */
+static const int64_t SLICE = 50 * INT64_C(1000000);
+
+static void
+begin_turn(ScHandle *self)
+{
+    atomic_store(&self->runner, sc_thread_self());
+    atomic_store(&self->turn.word, SC_TURN_ON);
+}
+
+static void
+end_turn(ScHandle *self)
+{
+    if (atomic_exchange(&self->turn.word, SC_TURN_NONE) == SC_TURN_AWAITED) {
+        sc_park_wake((ScParkWake){&self->turn.word, -1});
+    }
+}
+
+/* 0, or -1 with what a signal's handler raised. */
+static int
+await_turn(ScHandle *self)
+{
+    for (;;) {
+        int turn = SC_TURN_ON;
+        if (!atomic_compare_exchange_strong(&self->turn.word, &turn,
+                                            SC_TURN_AWAITED) &&
+            turn == SC_TURN_NONE) {
+            return 0;
+        }
+        if (atomic_load(&self->runner) == sc_thread_self()) {
+            return 0;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        sc_park_wait(&self->turn, SC_TURN_AWAITED, sc_clock_now() + SLICE, -1);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+}
+
 /* -- running ------------------------------------------------------------ */
 
 /* How a sleep ends.  Nothing of Python's runs in here, so that no signal's
@@ -176,6 +225,9 @@ sc_handle_run(ScHandle *self)
     PyObject *callback, *context, *args[SC_HANDLE_INLINE];
     self->in_ring = false;
     Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->holds_off) {
+        begin_turn(self);
+    }
     callback = Py_XNewRef(self->callback);
     context = Py_XNewRef(self->context);
     args[0] = Py_XNewRef(self->args[0]);
@@ -195,6 +247,9 @@ sc_handle_run(ScHandle *self)
     Py_XDECREF(args[0]);
     Py_XDECREF(args[1]);
     Py_XDECREF(callback);
+    if (self->holds_off) {
+        end_turn(self);
+    }
     if (result != NULL) {
         Py_DECREF(result);
         return 0;
@@ -274,7 +329,7 @@ static PyObject *
 handle_cancel_method(ScHandle *self, PyObject *Py_UNUSED(ignored))
 {
     /* Dropping the timer may drop the last reference but the caller's. */
-    if (sc_handle_cancel(self) < 0) {
+    if (await_turn(self) < 0 || sc_handle_cancel(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -285,7 +340,7 @@ handle_cancel_method(ScHandle *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 handle_cancelled_method(ScHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->cancelled);
+    return await_turn(self) < 0 ? NULL : PyBool_FromLong(self->cancelled);
 }
 
 static PyObject *
@@ -297,9 +352,13 @@ handle_get_context(ScHandle *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 get_class(ScHandle *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(Py_TYPE(self) == self->st->timer_handle_type
-                         ? self->st->asyncio_timer_handle
-                         : self->st->asyncio_handle);
+    ScState *st = self->st;
+    if (self->holds_off) {
+        return Py_NewRef(st->asyncio_threadsafe_handle);
+    }
+    return Py_NewRef(Py_TYPE(self) == st->timer_handle_type
+                         ? st->asyncio_timer_handle
+                         : st->asyncio_handle);
 }
 
 static PyObject *
@@ -471,6 +530,13 @@ int
 sc_handle_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
+#if SC_HANDLES_HOLD_OFF
+    st->asyncio_threadsafe_handle =
+        sc_state_import("asyncio.events", "_ThreadSafeHandle");
+    if (st->asyncio_threadsafe_handle == NULL) {
+        return -1;
+    }
+#endif
     if (sc_type_add(module, &st->handle_type, &handle_spec, NULL, "Handle") <
         0) {
         return -1;

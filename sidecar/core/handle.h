@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include "core/inbox.h"
+#include "core/park.h"
 #include "core/state.h"
 #include "core/timers.h"
 
@@ -33,7 +34,10 @@ typedef struct ScHandle {
     PyObject *repr;             /* what it was when it was cancelled */
     PyObject *weakrefs;
     atomic_bool cancelled;
-    bool in_ring; /* a descriptor's: an event that lasts queues it once */
+    bool in_ring;   /* a descriptor's: an event that lasts queues it once */
+    bool holds_off; /* call_soon_threadsafe's, where asyncio's does it */
+    ScPark turn;    /* then: SC_TURN_... */
+    _Atomic(uintptr_t) runner; /* the thread whose turn it is */
 } ScHandle;
 
 typedef struct ScTimerHandle {

@@ -15,6 +15,9 @@ static const int64_t POLL_EVERY = 50 * INT64_C(1000);
  * long with what is ready, where others wait for just that. */
 static const int64_t LINGER = 50 * INT64_C(1000);
 
+/* asyncio.constants.DEBUG_STACK_DEPTH */
+enum { DEBUG_STACK_DEPTH = 10 };
+
 /* -- marks -------------------------------------------------------------- */
 
 static int
@@ -69,6 +72,11 @@ sc_loop_enter(ScLoop *self, ScMarks *marks)
     ScAsyncgenHooks ours = {Py_NewRef(self->asyncgen_first),
                             Py_NewRef(self->asyncgen_final)};
     marks->hooks = sc_asyncgen_hooks_swap(ours);
+    PyThreadState *tstate = PyThreadState_Get();
+    marks->origin_depth = tstate->coroutine_origin_tracking_depth;
+    if (self->debug) {
+        tstate->coroutine_origin_tracking_depth = DEBUG_STACK_DEPTH;
+    }
     return 0;
 }
 
@@ -78,6 +86,7 @@ sc_loop_exit(ScLoop *self, ScMarks *marks)
     ScState *st = self->st;
     PyObject *error = sc_error_take();
     sc_task_list_share(self);
+    PyThreadState_Get()->coroutine_origin_tracking_depth = marks->origin_depth;
     ScAsyncgenHooks ours = sc_asyncgen_hooks_swap(marks->hooks);
     Py_XDECREF(ours.firstiter);
     Py_XDECREF(ours.finalizer);
@@ -271,7 +280,9 @@ sleep_until_event(ScLoop *self)
     if (!sc_inbox_is_empty(&self->drive->inbox)) {
         timeout = 0;
     }
-    sc_drive_unwatch(self->drive);
+    if (self->bridged) {
+        sc_drive_unwatch(self->drive);
+    }
     int count;
     PyThreadState *save = PyEval_SaveThread();
     count = sc_poller_wait(poller, events, EVENTS, timeout, signal_fd);

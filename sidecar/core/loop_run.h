@@ -11,6 +11,7 @@ typedef struct {
     PyObject *running; /* its running loop, or None */
     PyObject *task;    /* 3.14+: its current task, where it had a loop */
     ScAsyncgenHooks hooks;
+    int origin_depth; /* of coroutine origin tracking */
 } ScMarks;
 
 /* Make this thread look as if it ran the loop: running loop, current task,

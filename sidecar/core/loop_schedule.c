@@ -141,9 +141,12 @@ schedule(ScLoop *self, const char *method, PyObject *const *args,
     if (check_debug(self, method, args[0], threadsafe) < 0) {
         return NULL;
     }
-    return enqueue(self,
-                   sc_handle_new(self, args[0], args + 1, nargs - 1, context),
-                   threadsafe);
+    ScHandle *handle =
+        sc_handle_new(self, args[0], args + 1, nargs - 1, context);
+    if (handle != NULL) {
+        handle->holds_off = threadsafe && SC_HANDLES_HOLD_OFF;
+    }
+    return enqueue(self, handle, threadsafe);
 }
 
 PyObject *
@@ -258,12 +261,13 @@ sc_loop_add_callback(ScLoop *self, PyObject *handle)
         }
         Py_RETURN_NONE;
     }
-    PyObject *run = PyObject_GetAttr(handle, self->st->str__run);
+    PyObject *run =
+        sc_state_import("sidecar._support", "run_unless_cancelled");
     if (run == NULL) {
         return NULL;
     }
     PyObject *queued =
-        enqueue(self, sc_handle_new(self, run, NULL, 0, NULL), true);
+        enqueue(self, sc_handle_new(self, run, &handle, 1, NULL), true);
     Py_DECREF(run);
     Py_XDECREF(queued);
     return queued ? Py_NewRef(Py_None) : NULL;

@@ -10,7 +10,7 @@
  * it fired.  Arming an outer watch on a ready inner descriptor fires at once,
  * so an event that came while somebody owned the loop is not lost.
  *
- * sc_pump_kick, _watch and _unwatch: under the drive's lock.  All signals are
+ * sc_pump_watch and _unwatch: under the drive's lock.  All signals are
  * blocked in the thread.  No Python.h: what a batch does is the caller's.  */
 #ifndef SIDECAR_CORE_PUMP_H
 #define SIDECAR_CORE_PUMP_H

@@ -93,9 +93,10 @@
     X(kw_loop)           /* keyword names of calls to Task (task.c) */       \
     X(kw_task)                                                               \
     X(kw_context)                                                            \
-    X(swap_current_task)    /* 3.14+: it hangs on the thread (loop_run.c) */ \
-    X(shared_tasks)         /* 3.14+: weak references (task_list.c) */       \
-    X(shared_tasks_discard) /* its method */
+    X(swap_current_task) /* 3.14+: it hangs on the thread (loop_run.c) */    \
+    X(asyncio_threadsafe_handle) /* 3.14+ (handle.c) */                      \
+    X(shared_tasks)              /* 3.14+: weak references (task_list.c) */  \
+    X(shared_tasks_discard)      /* its method */
 
 typedef struct ScState {
 #define X(name) PyObject *str_##name;

@@ -153,11 +153,12 @@ test_a_restricted_caller_drives_alone(void)
     CHECK_EQ(atomic_load(&drive.eligible), 0);
     sc_drive_complete(&drive, &first);
     sc_drive_leave(&drive, true, SC_NEVER);
-    /* No pump here: nobody was promoted. */
-    CHECK_EQ(OWNER(&drive), 0);
-    CHECK_EQ(word(&main_waiter), SC_WAITING);
-    CHECK(!sc_drive_withdraw(&drive, &main_waiter));
+    /* No pump here: it is the only one left, so it drives all there is. */
+    CHECK_EQ(OWNER(&drive), MAIN);
+    CHECK_EQ(word(&main_waiter), SC_PROMOTED);
+    CHECK(!drive.owner_restricted);
     sc_drive_complete(&drive, &main_waiter);
+    sc_drive_leave(&drive, false, SC_NEVER);
     CHECK_EQ(atomic_load(&drive.calls), 0);
     sc_drive_fini(&drive);
 }
@@ -218,13 +219,17 @@ test_refusing(void)
     CHECK(!sc_drive_enter(&drive, &late));
     CHECK_EQ(word(&late), SC_DONE);
     CHECK_EQ(atomic_load(&drive.calls), 2);
-    CHECK(!sc_drive_reclaim(&drive));
+    CHECK(!sc_drive_reclaim(&drive, SC_NEVER));
     /* Those that were taken go on. */
     sc_drive_complete(&drive, &first);
     sc_drive_leave(&drive, false, SC_NEVER);
     CHECK_EQ(OWNER(&drive), SECOND);
     sc_drive_complete(&drive, &second);
-    CHECK(sc_drive_reclaim(&drive));
+    /* Its call is over, but it has not left. */
+    CHECK(!sc_drive_reclaim(&drive, sc_clock_now()));
+    CHECK_EQ(OWNER(&drive), SECOND);
+    sc_drive_leave(&drive, false, SC_NEVER);
+    CHECK(sc_drive_reclaim(&drive, SC_NEVER));
     CHECK_EQ(OWNER(&drive), 0);
     CHECK(!sc_drive_enter(&drive, &late));
     sc_drive_fini(&drive);

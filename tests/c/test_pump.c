@@ -140,6 +140,7 @@ typedef struct {
     ScDrive drive;
     ScPark in_batch, go_on;
     bool refuse;
+    atomic_bool over;
     atomic_int begun, ended, batches;
 } Bare;
 
@@ -238,6 +239,66 @@ test_a_stopped_pump_owns_nothing(void)
     sc_drive_fini(&bare.drive);
 }
 
+/* One that waits because a task is alive is left to nobody when the pump ends;
+ * neither is one that waits while it runs its last batch. */
+static void
+test_a_stopping_pump_leaves_no_restricted_caller_behind(bool owns)
+{
+    Bare bare;
+    ScPump pump;
+    bare_init(&bare);
+    CHECK_EQ(sc_pump_start(&pump, &bare.drive, &bare_work, &bare, "p"), 0);
+    WAIT_UNTIL(atomic_load(&bare.begun) == 1 &&
+               atomic_load(&bare.drive.owner) == 0);
+    atomic_store(&bare.drive.tasks, 1);
+    ScWaiter waiter, other;
+    sc_waiter_init(&waiter, true, -1);
+    CHECK(!sc_drive_enter(&bare.drive, &waiter));
+    if (owns) {
+        sc_waiter_init(&other, false, -1);
+        WAIT_UNTIL(sc_drive_enter(&bare.drive, &other) ||
+                   (sc_drive_withdraw(&bare.drive, &other),
+                    sc_drive_complete(&bare.drive, &other), false));
+        atomic_store(&pump.stop, true);
+        sc_drive_complete(&bare.drive, &other);
+        sc_drive_leave(&bare.drive, true, SC_NEVER);
+    }
+    CHECK(sc_pump_stop(&pump, SC_NEVER));
+    CHECK_EQ(atomic_load(&waiter.park.word), SC_PROMOTED);
+    CHECK_EQ(atomic_load(&bare.drive.owner), waiter.thread);
+    sc_drive_complete(&bare.drive, &waiter);
+    sc_drive_leave(&bare.drive, false, SC_NEVER);
+    sc_drive_fini(&bare.drive);
+}
+
+static void *
+sleep_again_and_again(void *arg)
+{
+    Bare *bare = arg;
+    while (!atomic_load(&bare->over)) {
+        sc_drive_unwatch(&bare->drive);
+    }
+    return NULL;
+}
+
+/* An owner that goes to sleep while the pump ends. */
+static void
+test_a_pump_ends_under_a_sleeping_owner(void)
+{
+    Bare bare;
+    ScPump pump;
+    bare_init(&bare);
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, sleep_again_and_again, &bare), 0);
+    for (int i = 0; i < 300; i++) {
+        CHECK_EQ(sc_pump_start(&pump, &bare.drive, &bare_work, &bare, "p"), 0);
+        CHECK(sc_pump_stop(&pump, SC_NEVER));
+    }
+    atomic_store(&bare.over, true);
+    pthread_join(thread, NULL);
+    sc_drive_fini(&bare.drive);
+}
+
 static void
 test_a_pump_that_cannot_begin_owns_nothing(void)
 {
@@ -274,6 +335,9 @@ main(void)
     test_an_idle_pump_is_idle();
     test_a_stuck_pump_is_told();
     test_a_stopped_pump_owns_nothing();
+    test_a_stopping_pump_leaves_no_restricted_caller_behind(false);
+    test_a_stopping_pump_leaves_no_restricted_caller_behind(true);
+    test_a_pump_ends_under_a_sleeping_owner();
     test_a_pump_that_cannot_begin_owns_nothing();
     return 0;
 }

@@ -154,6 +154,32 @@ class TestShutdown:
         assert sorted(cleaned) == ["call", "task"]
         assert task.cancelled()
 
+    def test_leaves_the_main_threads_call_to_the_main_thread(self, caplog):
+        # The pump has ended, and nobody but the main thread is left to run what will not be cancelled.
+        caplog.set_level(logging.ERROR, "sidecar")
+        begun, stop = threading.Event(), threading.Event()
+
+        async def stubborn():
+            begun.set()
+            while not stop.is_set():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    pass
+            return "done"
+
+        def end():
+            assert begun.wait(20)
+            clean = bridge.shutdown(timeout=0.2)
+            stop.set()
+            return clean
+
+        bridge = sidecar.Sidecar()
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            clean = executor.submit(end)
+            assert bridge.run_sync(stubborn()) == "done"
+            assert not clean.result(20)
+
     def test_names_what_is_stuck(self, caplog):
         caplog.set_level(logging.WARNING, "sidecar")
         stop = threading.Event()
