@@ -72,10 +72,13 @@ sc_loop_enter(ScLoop *self, ScMarks *marks)
     ScAsyncgenHooks ours = {Py_NewRef(self->asyncgen_first),
                             Py_NewRef(self->asyncgen_final)};
     marks->hooks = sc_asyncgen_hooks_swap(ours);
-    PyThreadState *tstate = PyThreadState_Get();
-    marks->origin_depth = tstate->coroutine_origin_tracking_depth;
-    if (self->debug) {
-        tstate->coroutine_origin_tracking_depth = DEBUG_STACK_DEPTH;
+    /* A plain loop's run does it as asyncio's (loop_forever.c). */
+    if (self->bridged) {
+        PyThreadState *tstate = PyThreadState_Get();
+        marks->origin_depth = tstate->coroutine_origin_tracking_depth;
+        if (self->debug) {
+            tstate->coroutine_origin_tracking_depth = DEBUG_STACK_DEPTH;
+        }
     }
     return 0;
 }
@@ -86,7 +89,10 @@ sc_loop_exit(ScLoop *self, ScMarks *marks)
     ScState *st = self->st;
     PyObject *error = sc_error_take();
     sc_task_list_share(self);
-    PyThreadState_Get()->coroutine_origin_tracking_depth = marks->origin_depth;
+    if (self->bridged) {
+        PyThreadState_Get()->coroutine_origin_tracking_depth =
+            marks->origin_depth;
+    }
     ScAsyncgenHooks ours = sc_asyncgen_hooks_swap(marks->hooks);
     Py_XDECREF(ours.firstiter);
     Py_XDECREF(ours.finalizer);
