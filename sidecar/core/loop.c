@@ -168,7 +168,9 @@ loop_run_once(ScLoop *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* A subclass may have rounds of its own: asyncio's run_forever calls them. */
+/* Asyncio's own run_forever: where a subclass has rounds of its own, or
+ * somebody has put a function of his own in the place of the one that marks a
+ * thread as running a loop. */
 static PyObject *
 run_by_asyncio(ScLoop *self)
 {
@@ -177,21 +179,32 @@ run_by_asyncio(ScLoop *self)
                                      (PyObject *)self);
 }
 
-static PyObject *
-loop_run_forever(ScLoop *self, PyObject *Py_UNUSED(ignored))
+/* 1, 0, or -1 with an error set. */
+static int
+runs_in_c(ScLoop *self)
 {
     PyObject *round =
         PyObject_GetAttr((PyObject *)self, self->st->str__run_once);
-    if (round == NULL) {
-        return NULL;
+    PyObject *mark =
+        round ? sc_state_import("asyncio.events", "_set_running_loop") : NULL;
+    int yes = -1;
+    if (mark != NULL) {
+        yes = mark == self->st->set_running_loop && PyCFunction_Check(round) &&
+              PyCFunction_GetFunction(round) == SC_METHOD(loop_run_once);
     }
-    bool is_ours = PyCFunction_Check(round) &&
-                   PyCFunction_GetFunction(round) == SC_METHOD(loop_run_once);
-    Py_DECREF(round);
-    if (!is_ours) {
+    Py_XDECREF(mark);
+    Py_XDECREF(round);
+    return yes;
+}
+
+static PyObject *
+loop_run_forever(ScLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    int in_c = runs_in_c(self);
+    if (in_c == 0) {
         return run_by_asyncio(self);
     }
-    if (sc_loop_run_forever(self) < 0) {
+    if (in_c < 0 || sc_loop_run_forever(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -119,6 +119,17 @@ ENTRIES = (
         ),
         since=(3, 14),
     ),
+    Entry(
+        "as those above: a C task finds that its thread runs no loop",
+        (
+            "test_events.TestPyGetEventLoop.test_get_event_loop_new_process",
+            "test_events.TestPyGetEventLoop.test_get_event_loop_returns_running_loop",
+            "test_events.TestPyGetEventLoop.test_get_event_loop_returns_running_loop2",
+            "test_events.TestPyGetEventLoop.test_get_running_loop_already_running",
+        ),
+        since=(3, 14),
+        runs=False,
+    ),
     # -- a loop that callers drive -----------------------------------------------
     Entry(
         "runs single rounds by hand; a bridge's loop belongs to its bridge",
@@ -146,6 +157,13 @@ ENTRIES = (
         "a thread that runs a loop may drive another meanwhile, and here does so for good",
         ("test_base_events.RunningLoopTests.test_running_loop_within_a_loop",),
         modes=CALLERS,
+        runs=False,
+    ),
+    Entry(
+        "as the one above",
+        ("test_events.TestCGetEventLoop.test_get_running_loop_already_running",),
+        modes=CALLERS,
+        since=(3, 14),
         runs=False,
     ),
     Entry(
@@ -215,12 +233,14 @@ ENTRIES = (
             "test_events.TestPyGetEventLoop.test_get_event_loop_returns_running_loop",
         ),
         modes=CALLERS,
+        until=(3, 13),
     ),
     Entry(
         "as those above",
         ("test_events.TestPyGetEventLoop.test_get_event_loop_returns_running_loop2",),
         modes=CALLERS,
         since=(3, 10),
+        until=(3, 13),
     ),
     Entry(
         "as those above",
