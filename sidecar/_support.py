@@ -116,7 +116,8 @@ def check_callback(loop: Any, method: str, callback: object, threadsafe: int) ->
 
 def note_duration(loop: asyncio.BaseEventLoop, handle: object, seconds: float) -> None:
     if seconds >= loop.slow_callback_duration:
-        base_events.logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+        logger_of_asyncio: logging.Logger = base_events.logger  # type: ignore[attr-defined]
+        logger_of_asyncio.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
 
 
 def run_unless_cancelled(handle: Any) -> None:
