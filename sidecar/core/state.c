@@ -16,6 +16,17 @@ static const Field names[] = {
 #undef X
 };
 
+static const struct {
+    size_t offset;
+    const char *module;
+    const char *attribute;
+} imports[] = {
+#define X(name, module, attribute) \
+    {offsetof(ScState, name), module, attribute},
+    SC_STATE_IMPORTS(X)
+#undef X
+};
+
 /* In the order in which they are cleared: types last, which all others may
  * need to go. */
 static const size_t references[] = {
@@ -32,6 +43,7 @@ static const size_t references[] = {
 
 enum {
     NAMES = sizeof(names) / sizeof(names[0]),
+    IMPORTS = sizeof(imports) / sizeof(imports[0]),
     REFERENCES = sizeof(references) / sizeof(references[0]),
 };
 
@@ -66,6 +78,20 @@ sc_state_import(const char *module_name, const char *attribute)
     return value;
 }
 
+static int
+import_all(ScState *st)
+{
+    for (size_t i = 0; i < IMPORTS; i++) {
+        PyObject *value =
+            sc_state_import(imports[i].module, imports[i].attribute);
+        if (value == NULL) {
+            return -1;
+        }
+        *field(st, imports[i].offset) = value;
+    }
+    return 0;
+}
+
 int
 sc_state_init(PyObject *module)
 {
@@ -73,17 +99,7 @@ sc_state_init(PyObject *module)
     st->module = module;
     st->signal_pipe[0] = st->signal_pipe[1] = st->signal_event_fd =
         st->signal_before = -1;
-    if (intern_names(st) < 0) {
-        return -1;
-    }
-#define X(name, module_name, attribute)                 \
-    st->name = sc_state_import(module_name, attribute); \
-    if (st->name == NULL) {                             \
-        return -1;                                      \
-    }
-    SC_STATE_IMPORTS(X)
-#undef X
-    return 0;
+    return intern_names(st) < 0 ? -1 : import_all(st);
 }
 
 int
