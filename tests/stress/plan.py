@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sysconfig
 from dataclasses import dataclass
 
 # How often each kind of call is made (actions.py says what it is); the long ones are rare.
@@ -34,6 +35,10 @@ WEIGHTS = {
     "fork": 1,
     "fork inside": 0.4,
 }
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # What other threads have locked at the moment of a fork stays locked in the child (CPython 3.13): with a
+    # dict that eight of them write, every third child hangs at its first look at it. sys.modules is such a dict.
+    WEIGHTS.update({"fork": 0, "fork inside": 0})
 # Only the main thread makes these: a signal handler may raise in them.
 MAIN_WEIGHTS = {**WEIGHTS, "interrupted": 30, "interrupted in a wait": 10}
 

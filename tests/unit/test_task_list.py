@@ -73,12 +73,15 @@ def on_pump(bridge: sidecar.Sidecar, function: Callable[[], Any]) -> Any:
         done.append((threading.get_ident(), await function()))
 
     async def leave_behind(left: threading.Event) -> asyncio.Task[None]:
-        return asyncio.ensure_future(work(left))
+        task = asyncio.ensure_future(work(left))
+        # To ask the task itself while the pump runs it would be a race.
+        task.add_done_callback(lambda _: ended.set())
+        return task
 
-    left = threading.Event()
+    left, ended = threading.Event(), threading.Event()
     task = bridge.run_sync(leave_behind(left))
     left.set()
-    wait_for(task.done, "the pump has run the task")
+    wait_for(ended.is_set, "the pump has run the task")
     task.result()
     thread, result = done[0]
     assert thread != threading.get_ident()
