@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sysconfig
 from dataclasses import dataclass
@@ -35,9 +36,10 @@ WEIGHTS = {
     "fork": 1,
     "fork inside": 0.4,
 }
-if sysconfig.get_config_var("Py_GIL_DISABLED"):
-    # What other threads have locked at the moment of a fork stays locked in the child (CPython 3.13): with a
-    # dict that eight of them write, every third child hangs at its first look at it. sys.modules is such a dict.
+# What other threads have locked at the moment of a fork stays locked in the child. Without the GIL that may be
+# any object (CPython 3.13: with a dict that eight threads write, every third child hangs at its first look at it;
+# sys.modules is such a dict). With a sanitizer it is its allocator: tests/sanitize sets the variable.
+if sysconfig.get_config_var("Py_GIL_DISABLED") or os.environ.get("SIDECAR_STRESS_FORKS") == "0":
     WEIGHTS.update({"fork": 0, "fork inside": 0})
 # Only the main thread makes these: a signal handler may raise in them.
 MAIN_WEIGHTS = {**WEIGHTS, "interrupted": 30, "interrupted in a wait": 10}

@@ -225,7 +225,8 @@ def test_requests_hold_nothing(consumer):
     def view(request):
         return None
 
-    consumer.serve(view, 1)
+    for _ in range(1000):  # without the GIL it takes some hundreds until CPython's own lists are full
+        consumer.serve(view, 1)
     blocks = sys.getallocatedblocks()
     for _ in range(200):
         consumer.serve(view, 1)

@@ -153,6 +153,7 @@ def test_a_handler_that_raises_cancels_this_threads_call_only(script, other_driv
             begun.wait()
         else:
             begun.set()
+        sidecar.get_bridge().start()  # a slow start must not meet the signal
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         cleaned = []
         async def work():
