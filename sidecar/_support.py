@@ -31,6 +31,12 @@ def name_of(coro: object) -> str:
     return f"{name}() at {code.co_filename}:{code.co_firstlineno}" if code else name
 
 
+def breathe() -> None:
+    """A few bytecodes, where the interpreter looks up: for threads that want its lock, for signals, for pending calls."""
+    for _ in ("in", "out"):
+        pass
+
+
 # -- run_sync's argument ------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ typedef struct ScLoop {
     ScSignalWait signals; /* a plain loop's, while the main thread runs it */
     int signal_fd;        /* then in the epoll set; -1: none */
     int64_t polled_at;
+    int64_t breathed_at;
     size_t unlisted; /* tasks that only this thread's list has (task.h) */
     unsigned tenure; /* counts the turns that ended with such tasks */
     unsigned generation;

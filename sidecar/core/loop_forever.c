@@ -1,10 +1,5 @@
 #include "core/loop_run.h"
 
-/* Rounds in C pass by the places where the interpreter looks whether another
- * thread wants to run, and callbacks in C do as well.  So the loop looks, as
- * often as CPython's switch interval says by default. */
-static const int64_t YIELD_EVERY = 5 * INT64_C(1000000);
-
 /* asyncio's _check_running. */
 static int
 check_idle(ScLoop *self)
@@ -45,24 +40,11 @@ track_origins(ScLoop *self, bool on)
 }
 
 static int
-yield(int64_t *yielded_at, int64_t now)
-{
-    *yielded_at = now;
-    Py_BEGIN_ALLOW_THREADS;
-    Py_END_ALLOW_THREADS;
-    return Py_MakePendingCalls();
-}
-
-static int
 run_rounds(ScLoop *self)
 {
-    int64_t yielded_at = sc_clock_now();
     do {
-        if (sc_loop_round(self) < 0 || PyErr_CheckSignals() < 0) {
-            return -1;
-        }
-        if (self->polled_at - yielded_at >= YIELD_EVERY &&
-            yield(&yielded_at, self->polled_at) < 0) {
+        if (sc_loop_round(self) < 0 || PyErr_CheckSignals() < 0 ||
+            sc_loop_breathe(self) < 0) {
             return -1;
         }
     } while (!self->stopping);

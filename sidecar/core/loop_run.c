@@ -11,6 +11,9 @@ enum { EVENTS = 64 };
 /* A driver that is never idle looks at its descriptors this often. */
 static const int64_t POLL_EVERY = 50 * INT64_C(1000);
 
+/* CPython's switch interval, as it is by default. */
+static const int64_t BREATHE_EVERY = 5 * INT64_C(1000000);
+
 /* What a hand-over costs, about: a driver whose call is done goes on for so
  * long with what is ready, where others wait for just that. */
 static const int64_t LINGER = 50 * INT64_C(1000);
@@ -389,6 +392,21 @@ run_handle(ScLoop *self, PyObject *handle)
     return rc;
 }
 
+/* By bytecode, not by letting go of the GIL: that hands it over only where a
+ * thread's wait for it has lasted a switch interval, and to let go is to begin
+ * the interval anew. */
+int
+sc_loop_breathe(ScLoop *self)
+{
+    if (self->polled_at - self->breathed_at < BREATHE_EVERY) {
+        return 0;
+    }
+    self->breathed_at = self->polled_at;
+    PyObject *none = PyObject_CallNoArgs(self->st->breathe);
+    Py_XDECREF(none);
+    return none ? 0 : -1;
+}
+
 int
 sc_loop_round(ScLoop *self)
 {
@@ -502,8 +520,13 @@ sc_loop_drive(ScLoop *self, struct ScCall *own)
 {
     Driver driver = {.own = own};
     for (;;) {
+        int breath = sc_loop_breathe(self);
         if (sc_loop_is_dead(self)) {
+            PyErr_Clear();
             return SC_DRIVE_FORKED;
+        }
+        if (breath < 0) {
+            return SC_DRIVE_ERROR;
         }
         if (self->finished != NULL) {
             sc_calls_collect(self, NULL);
@@ -544,15 +567,21 @@ run_due(ScLoop *self)
 {
     Driver pump = {.own = NULL};
     do {
+        self->polled_at = sc_clock_now();
         int rc = sc_loop_take_inbox(self) | poll_now(self) |
-                 take_timers(self, sc_clock_now());
+                 take_timers(self, self->polled_at);
         if (self->finished != NULL) {
             sc_calls_collect(self, NULL);
         }
         if (rc < 0) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
-        run_ready(self, &pump);
+        if (run_ready(self, &pump) == SC_DRIVE_FORKED) {
+            return;
+        }
+        if (sc_loop_breathe(self) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
     } while (!sc_drive_must_yield(self->drive, true) && is_due(self));
 }
 

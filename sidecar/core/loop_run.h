@@ -24,6 +24,11 @@ void sc_loop_exit(ScLoop *self, ScMarks *marks);
  * anybody's is run.  0, or -1 without memory. */
 int sc_loop_take_inbox(ScLoop *self);
 
+/* Now and then let the interpreter look up, as it does between bytecodes: a
+ * loop whose callbacks are C functions would never let another thread run.
+ * Attached, on the owner.  0, or -1 with what a signal's handler raised. */
+int sc_loop_breathe(ScLoop *self);
+
 /* asyncio's _run_once: one round, which waits where nothing is ready.  0, or
  * -1 with what must leave run_forever. */
 int sc_loop_round(ScLoop *self);

@@ -71,6 +71,7 @@
     X(end_sleep, "asyncio.futures", "_set_result_unless_cancelled") \
     X(cancelled_error, "asyncio", "CancelledError")                 \
     X(concurrent_future, "concurrent.futures", "Future")            \
+    X(breathe, "sidecar._support", "breathe")                       \
     X(get_running_loop, "asyncio", "_get_running_loop")             \
     X(set_running_loop, "asyncio", "_set_running_loop")             \
     X(set_wakeup_fd, "signal", "set_wakeup_fd")                     \

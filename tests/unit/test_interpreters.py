@@ -108,3 +108,13 @@ def test_that_nobody_ends_does_not_hang_the_exit():
     # How it ends is CPython's affair: 3.12 and 3.13 abort where such an interpreter has threads, 3.14 warns.
     ended = run_script("one = make(False); run(one, WORK); print('done', flush=True)", seconds=15)
     assert ended.stdout == "done\n"
+
+
+@pytest.mark.skipif(not getattr(sys, "abiflags", "").startswith("t"), reason="only free-threaded builds can do without it")
+def test_the_gil_stays_off() -> None:
+    """A module that did not say it can do without has the interpreter switch the GIL on, and warn."""
+    code = "import sys, sidecar, sidecar.gunicorn; print(sys._is_gil_enabled())"
+    done = subprocess.run([sys.executable, "-X", "gil=0", "-c", code], capture_output=True, text=True, timeout=60)
+    unforced = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert (unforced.stdout, unforced.stderr) == ("False\n", "")

@@ -341,10 +341,15 @@ def test_a_coroutine_that_the_pump_runs_forks(run_script, then):
         warnings.simplefilter("ignore")
         import sidecar
 
-        children, turns = [], []
+        parent, children, turns = os.getpid(), [], []
+
+        def ready():
+            if os.getpid() != parent:
+                print("the child runs what is the parent's", flush=True)
 
         async def fork():
             await asyncio.sleep(0.001)
+            asyncio.get_running_loop().call_soon(ready)
             child = os.fork()
             if child == 0:
                 {then}

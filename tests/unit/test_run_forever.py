@@ -221,29 +221,6 @@ class TestTheEnd:
         finally:
             loop.close()
 
-    # A callback that is its own successor: no bytecode is run, so the interpreter never looks up by itself.
-    CHAIN = """
-        import functools, signal, threading
-        import sidecar
-
-        loop = sidecar.Loop()
-        go = threading.Lock()
-        go.acquire()
-        thread = threading.Thread(target=lambda: (go.acquire(), loop.call_soon_threadsafe(loop.stop)))
-        signal.signal(signal.SIGALRM, lambda *_: loop.stop())
-        link = functools.partial(loop.call_soon)
-        link.__setstate__((loop.call_soon, (link,), {}, {}))
-        link()
-        """
-
-    @pytest.mark.parametrize("by", ["thread", "signal"])
-    def test_callbacks_in_c_alone_let_others_run(self, run_script, by):
-        thread = "thread.start(); loop.call_soon(go.release)"
-        begin = thread if by == "thread" else "loop.call_soon(signal.setitimer, signal.ITIMER_REAL, 0.01)"
-        end = "link.__setstate__((int, (), {}, {})); loop.close(); print('stopped')"
-        done = run_script(f"{self.CHAIN}\n        {begin}\n        loop.run_forever()\n        {end}", seconds=20)
-        assert (done.stdout, done.stderr) == ("stopped\n", "")
-
 
 class TestWakeupDescriptor:
     def test_stays_from_sleep_to_sleep_and_is_gone_after_the_run(self, loop):
