@@ -366,6 +366,7 @@ def interrupted_twice() -> None:
     over = threading.Event()
 
     async def work() -> None:
+        await asyncio.sleep(0)  # raised inside asyncio.Task() it would end the task before its cleanup, as in asyncio
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.003)
             await asyncio.sleep(60)

@@ -72,7 +72,8 @@ RUNNERS = {
     sidecar.run_sync(main())
     while "link" not in globals():
         pass
-    end()
+    sidecar.get_bridge().get_loop().call_soon_threadsafe(end)
+    sidecar.run_sync(asyncio.sleep(0))
     """,
 }
 RUNNERS["thread drives"] = RUNNERS["main thread drives"].replace(
