@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import concurrent.futures
+import contextvars
 import os
 import sys
 import threading
 import time
 import warnings
 import weakref
-from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]
 from types import TracebackType
-from typing import Any
 
 from sidecar import _core
 from sidecar._loop import BridgeLoop
-from sidecar._support import logger, name_of
+from sidecar._pool import WorkerPool
+from sidecar._support import logger
+from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
 
 __all__ = ["Sidecar", "WorkerPool", "is_running", "shutdown"]
@@ -25,10 +24,6 @@ __all__ = ["Sidecar", "WorkerPool", "is_running", "shutdown"]
 _OPEN, _CLOSING, _CLOSED = range(3)
 
 _bridges: weakref.WeakSet[Sidecar] = weakref.WeakSet()
-
-
-class WorkerPool(_core.Pool, concurrent.futures.Executor):
-    """The bridge's threads for blocking functions: a ``concurrent.futures.Executor`` in C."""
 
 
 class Sidecar(_core.Bridge):
@@ -88,6 +83,25 @@ class Sidecar(_core.Bridge):
         self.get_loop()
         return self
 
+    def stream(
+        self,
+        source: Any,
+        /,
+        *args: Any,
+        prefetch: int = 0,
+        context: contextvars.Context | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        from sidecar import _proto
+
+        return _proto.stream(self, source, args, prefetch, context, kwargs)
+
+    def _on_pool(self, context: contextvars.Context | None, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A coroutine that runs ``fn`` on the pool: in ``context``, or in a copy of the one it is awaited in."""
+        from sidecar import _proto
+
+        return _proto.on_pool(self, context, fn, args, kwargs)
+
     def shutdown(self, timeout: float | None = None) -> bool:
         """End it: refuse new calls, cancel what runs, wait for the cleanup, stop the threads.
 
@@ -122,7 +136,7 @@ class Sidecar(_core.Bridge):
     def _drain(self, limit: float, deadline: float) -> bool:
         try:
             # Its own time-out only guards against a loop that no longer turns.
-            stuck = self._run_closing(_wind_up(limit, self._daemon), timeout=limit + 0.5)
+            stuck = self._run_closing(wind_up(limit, self._daemon), timeout=limit + 0.5)
         except (CallTimeoutError, DeadlockError):
             logger.warning("shutdown of %r: its loop does not turn any more", self)
             return False
@@ -166,48 +180,6 @@ def _seconds(what: str, value: float) -> float:
     if not 0.0 <= seconds < float("inf"):
         raise ValueError(f"{what} must be a number of seconds from 0 on, not {value!r}")
     return seconds
-
-
-async def _wind_up(limit: float, daemon: bool) -> list[str]:
-    """On the loop: end everything on it. What would not end, in words."""
-    loop: Any = asyncio.get_running_loop()
-    deadline = loop.time() + limit
-    me = asyncio.current_task()
-
-    def left(share: float = 1.0) -> float:
-        seconds: float = (deadline - loop.time()) * share
-        return max(seconds, 0.01)
-
-    def others() -> set[asyncio.Task[Any]]:
-        return asyncio.all_tasks(loop) - {me, loop._root}
-
-    if not daemon and others():
-        await asyncio.wait(others(), timeout=left(0.8))
-    loop._refuse_calls()
-    patience = loop.time() + left(0.9)
-    # A call that was taken before may not have become a task yet.
-    while (others() or loop._calls > 1) and loop.time() < patience:
-        for task in others():
-            task.cancel()
-        await asyncio.wait(others() or {asyncio.ensure_future(asyncio.sleep(0.001))}, timeout=patience - loop.time())
-    stuck = [name_of(task.get_coro()) for task in others()]
-    loop._root.remove_done_callback(_run_until_complete_cb)
-    loop._root.cancel()
-    await asyncio.wait({loop._root})
-    try:
-        await asyncio.wait_for(loop.shutdown_asyncgens(), left())
-        await asyncio.wait_for(_end_executor(loop), left())
-    except asyncio.TimeoutError:
-        stuck.append("an async generator or a job in the worker pool")
-    return stuck
-
-
-async def _end_executor(loop: asyncio.AbstractEventLoop) -> None:
-    executor = loop._default_executor  # type: ignore[attr-defined]
-    if isinstance(executor, WorkerPool):
-        executor.shutdown(wait=False, cancel_futures=True)
-    else:
-        await loop.shutdown_default_executor()
 
 
 # -- this process's own bridge --------------------------------------------------
