@@ -43,6 +43,7 @@ drive_turn(ScCall *self, bool fresh)
                          sc_timers_next(&loop->timers));
         return TURN_WAIT;
     case SC_DRIVE_FORKED:
+        PyErr_Clear();
         sc_timers_remove(&loop->timers, &self->timer);
         return TURN_FORKED;
     case SC_DRIVE_ERROR:
@@ -135,9 +136,17 @@ serve(ScCall *self, bool mine, PyObject **interrupt)
     bool fresh = mine;
     for (;;) {
         Turn turn = mine ? drive_turn(self, fresh) : wait_turn(self);
+        if (turn == TURN_WAIT && PyErr_Occurred()) {
+            mine = false;
+            turn = TURN_INTERRUPTED;
+        }
         switch (turn) {
         case TURN_OVER:
         case TURN_FORKED:
+            if (PyErr_Occurred()) {
+                /* At its very end; that of a first one it replaces. */
+                Py_XSETREF(*interrupt, sc_error_take());
+            }
             return turn;
         case TURN_MINE:
             mine = true;

@@ -61,7 +61,7 @@ run_claimed(ScLoop *self)
     }
     int rc = run_rounds(self);
     sc_loop_exit(self, &marks);
-    return rc;
+    return PyErr_Occurred() ? -1 : rc;
 }
 
 int

@@ -90,8 +90,8 @@ void
 sc_loop_exit(ScLoop *self, ScMarks *marks)
 {
     ScState *st = self->st;
-    PyObject *error = sc_error_take();
     sc_task_list_share(self);
+    PyObject *error = sc_error_take();
     if (self->bridged) {
         PyThreadState_Get()->coroutine_origin_tracking_depth =
             marks->origin_depth;
@@ -595,4 +595,7 @@ sc_loop_run_batch(ScLoop *self)
     }
     run_due(self);
     sc_loop_exit(self, &marks);
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
 }

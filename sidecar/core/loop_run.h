@@ -18,6 +18,9 @@ typedef struct {
  * hooks of async generators.  0, or -1 with an error set and nothing
  * changed. */
 int sc_loop_enter(ScLoop *self, ScMarks *marks);
+
+/* Undo it.  Keeps the error that is set; where none is, what a signal's
+ * handler raised meanwhile may be set after it. */
 void sc_loop_exit(ScLoop *self, ScMarks *marks);
 
 /* Put what has come through the inbox into ring and timers; no code of

@@ -47,9 +47,17 @@ sc_task_list_share(ScLoop *loop)
     }
     loop->unlisted = 0;
     loop->tenure++;
-    PyObject *error = sc_error_take();
-    PyObject *tasks =
-        PyObject_CallOneArg(loop->st->asyncio_all_tasks, (PyObject *)loop);
+    PyObject *error = sc_error_take(), *tasks = NULL;
+    /* It runs Python: what a signal's handler raises there is kept, and the
+     * list made once more. */
+    for (int tries = 0; tasks == NULL && tries < 3; tries++) {
+        PyObject *interrupt = sc_error_take();
+        if (interrupt != NULL) {
+            Py_XSETREF(error, interrupt);
+        }
+        tasks =
+            PyObject_CallOneArg(loop->st->asyncio_all_tasks, (PyObject *)loop);
+    }
     PyObject *iterator = tasks ? PyObject_GetIter(tasks) : NULL;
     PyObject *task;
     while (iterator != NULL && (task = PyIter_Next(iterator)) != NULL) {

@@ -25,7 +25,7 @@ unsigned sc_task_list_begun(ScLoop *loop, PyObject *task);
 void sc_task_list_ended(ScLoop *loop, unsigned tenure);
 
 /* The owner is about to leave; its marks are still set (loop_run.h).  Keeps
- * the error that is set. */
+ * the error that is set, or sets what a signal's handler raised meanwhile. */
 void sc_task_list_share(ScLoop *loop);
 
 /* Share one task, whatever thread made it. */

@@ -306,6 +306,36 @@ class TestSharedSet:
             """)
         assert (done.stdout, done.stderr) == ("0\n1\n1\n", "")
 
+    def test_what_a_signal_handler_raises_in_there_arrives(self, run_script):
+        """``all_tasks`` is Python code in part, so a handler may run, and raise, inside it."""
+        done = run_script("""
+            import asyncio, signal
+
+            real, tries = asyncio.all_tasks, []
+
+            def interrupted(*args):
+                tries.append(args)
+                if len(tries) == 1:
+                    signal.raise_signal(signal.SIGINT)
+                return real(*args)
+
+            asyncio.all_tasks = asyncio.tasks.all_tasks = interrupted
+            import sidecar
+
+            async def leave():
+                return asyncio.create_task(asyncio.sleep(3600), name="left")
+
+            async def names():
+                return {task.get_name() for task in real()}
+
+            try:
+                print(sidecar.run_sync(leave()))
+            except KeyboardInterrupt:
+                print("interrupted", len(tries))
+            print("left" in sidecar.run_sync(names()))
+            """)
+        assert (done.stdout, done.stderr) == ("interrupted 2\nTrue\n", "")
+
     def test_the_dead_leave_it(self, bridge):
         bridge.start()
         gc.collect()
