@@ -15,6 +15,7 @@ from types import TracebackType
 from sidecar import _core
 from sidecar._loop import BridgeLoop
 from sidecar._pool import WorkerPool
+from sidecar._streams import source_of
 from sidecar._support import logger
 from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
@@ -90,11 +91,10 @@ class Sidecar(_core.Bridge):
         *args: Any,
         prefetch: int = 0,
         context: contextvars.Context | None = None,
+        propagate: bool = False,
         **kwargs: Any,
     ) -> Any:
-        from sidecar import _proto
-
-        return _proto.stream(self, source, args, prefetch, context, kwargs)
+        return _core.Stream(self, source_of(source, args, kwargs), prefetch, context, propagate)
 
     def _on_pool(self, context: contextvars.Context | None, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A coroutine that runs ``fn`` on the pool: in ``context``, or in a copy of the one it is awaited in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import os
@@ -59,14 +60,39 @@ def coroutine_of(awaitable: object) -> Coroutine[Any, Any, Any]:
     raise TypeError(f"run_sync() takes an awaitable, not {awaitable!r} ({hint})")
 
 
+# -- streams --------------------------------------------------------------------
+
+
+def bound_close(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], seconds: float) -> None:
+    """A stream whose consumer is gone is being closed: its generator gets so long for that."""
+
+    def hurry() -> None:
+        logger.warning("stream: %s does not close within %g s; it is cancelled", name_of(task.get_coro()), seconds)
+        task.cancel()
+
+    timer = loop.call_later(seconds, hurry, context=contextvars.Context())
+    task.add_done_callback(lambda _: timer.cancel())
+
+
+_missing = object()
+
+
+def write_back(context: contextvars.Context) -> None:
+    """What was set in ``context`` is set here, too, variable by variable."""
+    for var, value in context.items():
+        if var.get(_missing) is not value:
+            var.set(value)
+
+
 # -- texts --------------------------------------------------------------------
 
 
-def deadlock_text(loop: asyncio.AbstractEventLoop, coro: object) -> str:
+def deadlock_text(loop: asyncio.AbstractEventLoop, coro: object, is_step: int) -> str:
     task = asyncio.current_task(loop)
     inside = name_of(task.get_coro()) if task else "a callback of the loop"
+    call = f"a step of the stream of {name_of(coro)}" if is_step else f"run_sync({name_of(coro)})"
     return (
-        f"run_sync({name_of(coro)}) was called inside {inside}, on the thread that is just driving the "
+        f"{call} was called inside {inside}, on the thread that is just driving the "
         "loop it needs: it would wait for itself. Await it there instead"
     )
 

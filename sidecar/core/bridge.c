@@ -159,17 +159,29 @@ bridge_loop(ScBridge *self, int most_state)
     return loop;
 }
 
+ScLoop *
+sc_bridge_loop(PyObject *bridge)
+{
+    return bridge_loop((ScBridge *)bridge, BRIDGE_OPEN);
+}
+
+void
+sc_bridge_limits(PyObject *bridge, int64_t *timeout, int64_t *cleanup)
+{
+    ScBridge *self = (ScBridge *)bridge;
+    *timeout =
+        self->timeout < 0.0 ? SC_NEVER : sc_clock_from_seconds(self->timeout);
+    *cleanup = sc_clock_from_seconds(self->cleanup_timeout);
+}
+
 /* -- run_sync ------------------------------------------------------------ */
 
 static PyObject *
 run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
        PyObject *kwnames, int most_state)
 {
-    ScCallArgs call = {
-        .timeout = self->timeout < 0.0 ? SC_NEVER
-                                       : sc_clock_from_seconds(self->timeout),
-        .cleanup = sc_clock_from_seconds(self->cleanup_timeout),
-    };
+    ScCallArgs call = {.request = SC_CALL_RUN};
+    sc_bridge_limits((PyObject *)self, &call.timeout, &call.cleanup);
     ScLoop *loop = NULL;
     if (sc_run_args_parse(self->st, args, nargs, kwnames, &call) == 0) {
         loop = bridge_loop(self, most_state);

@@ -11,6 +11,13 @@
 #include "core/loop.h"
 #include "core/state.h"
 
+/* New reference to the loop of a sidecar.Sidecar, started where it is not; or
+ * NULL with an error set: it was shut down. */
+ScLoop *sc_bridge_loop(PyObject *bridge);
+
+/* What its calls get that name none, in ns. */
+void sc_bridge_limits(PyObject *bridge, int64_t *timeout, int64_t *cleanup);
+
 /* run_sync(awaitable, *, timeout=None, context=None) on this interpreter's
  * own bridge, in vectorcall's form (nargs without the offset bit). */
 PyObject *sc_run_sync(ScState *st, PyObject *const *args, Py_ssize_t nargs,

@@ -7,6 +7,7 @@
 #include "core/errors.h"
 #include "core/loop_run.h"
 #include "core/module.h"
+#include "core/producer.h"
 #include "core/signals.h"
 #include "core/support.h"
 #include "core/task.h"
@@ -88,17 +89,22 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
 {
     ScState *st = loop->st;
     bool is_main = sc_signals_is_main(st);
+    bool is_step = args->request != SC_CALL_RUN;
     PyObject *context = NULL;
     ScCall *self = NULL;
-    if (!is_main || sc_signals_prepare(st) == 0) {
+    bool ready = !is_main || sc_signals_prepare(st) == 0;
+    if (ready && !is_step) {
         context = take_context(args->context);
+        ready = context != NULL;
     }
-    if (context != NULL) {
+    if (ready) {
         self = PyObject_GC_New(ScCall, st->call_type);
     }
     if (self == NULL) {
         Py_XDECREF(context);
-        sc_call_close_coroutine(args->coro);
+        if (!is_step) {
+            sc_call_close_coroutine(args->coro);
+        }
         Py_DECREF(args->coro);
         return NULL;
     }
@@ -110,6 +116,8 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
     self->next_finished = NULL;
     self->coro = args->coro;
     self->context = context;
+    self->value = Py_XNewRef(args->value);
+    self->request = args->request;
     self->task = self->result = self->error = NULL;
     self->deadline =
         args->timeout == SC_NEVER ? SC_NEVER : sc_clock_now() + args->timeout;
@@ -128,6 +136,7 @@ call_traverse(ScCall *self, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->coro);
     Py_VISIT(self->context);
+    Py_VISIT(self->value);
     Py_VISIT(self->task);
     Py_VISIT(self->result);
     Py_VISIT(self->error);
@@ -139,6 +148,7 @@ call_clear(ScCall *self)
 {
     Py_CLEAR(self->coro);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->value);
     Py_CLEAR(self->task);
     Py_CLEAR(self->result);
     Py_CLEAR(self->error);
@@ -168,11 +178,31 @@ settle(ScCall *self, PyObject *result, PyObject *error)
     sc_drive_complete(self->loop->drive, &self->waiter);
 }
 
+static bool
+is_step(ScCall *self)
+{
+    return self->request != SC_CALL_RUN;
+}
+
+void
+sc_call_settle(ScCall *self, PyObject *result, PyObject *error)
+{
+    sc_timers_remove(&self->loop->timers, &self->timer);
+    if (atomic_load(&self->abandoned)) {
+        Py_CLEAR(result);
+        Py_CLEAR(error);
+    }
+    settle(self, result, error);
+}
+
 void
 sc_call_cancel(ScCall *self)
 {
     self->cancel_asked = true;
-    if (self->task != NULL && !self->ended) {
+    if (is_step(self) && self->started && !self->done) {
+        sc_producer_cancel((ScProducer *)self->coro);
+    }
+    else if (self->task != NULL && !self->ended) {
         PyObject *done =
             PyObject_CallMethodNoArgs(self->task, self->st->str_cancel);
         if (done == NULL) {
@@ -202,11 +232,33 @@ follow_task(ScCall *self)
     return 0;
 }
 
+/* A step that is cancelled before it was begun leaves its generator alone. */
+static void
+start_step(ScCall *self)
+{
+    if (self->cancel_asked || atomic_load(&self->abandoned)) {
+        PyObject *error = PyObject_CallNoArgs(self->st->cancelled_error);
+        sc_call_settle(self, NULL, error ? error : sc_error_take());
+        return;
+    }
+    if (self->deadline != SC_NEVER &&
+        sc_timers_add(&self->loop->timers, &self->timer, self->deadline) < 0) {
+        PyErr_NoMemory();
+        sc_call_settle(self, NULL, sc_error_take());
+        return;
+    }
+    sc_producer_begin((ScProducer *)self->coro, self);
+}
+
 void
 sc_call_start(ScCall *self)
 {
     ScLoop *loop = self->loop;
     self->started = true;
+    if (is_step(self)) {
+        start_step(self);
+        return;
+    }
     if (atomic_load(&self->abandoned)) {
         sc_call_close_coroutine(self->coro);
         settle(self, NULL, NULL);
@@ -253,7 +305,7 @@ void
 sc_call_drop(PyObject *call)
 {
     ScCall *self = (ScCall *)call;
-    if (!self->started && self->coro != NULL) {
+    if (!self->started && self->coro != NULL && !is_step(self)) {
         sc_call_close_coroutine(self->coro);
     }
     Py_DECREF(call);
@@ -276,6 +328,11 @@ sc_call_make_orphan(ScCall *self)
     ScDrive *drive = self->loop->drive;
     atomic_store(&self->abandoned, true);
     self->orphaned = true;
+    if (is_step(self)) {
+        sc_producer_abandon((ScProducer *)self->coro);
+        sc_call_settle(self, NULL, NULL);
+        return;
+    }
     atomic_fetch_add_explicit(&drive->tasks, 1, memory_order_relaxed);
     Py_CLEAR(self->task);
     sc_timers_remove(&self->loop->timers, &self->timer);

@@ -31,9 +31,11 @@ typedef struct ScCall {
     ScOp cancel_op;
     ScTimer timer; /* first the time-out, then the end of the cleanup */
     struct ScCall *next_finished;
-    PyObject *coro;
-    PyObject *context;
-    PyObject *task; /* NULL before it starts and once its result is out */
+    PyObject *coro;    /* a coroutine; of a step: its producer */
+    PyObject *context; /* NULL of a step, whose producer has one */
+    PyObject *value;   /* a step's, to send or throw; or NULL */
+    int request;       /* a step's: ScStepKind (producer.h); else CALL_RUN */
+    PyObject *task;    /* NULL before it starts and once its result is out */
     PyObject *result;
     PyObject *error;
     int64_t deadline;      /* SC_NEVER: none */
@@ -49,9 +51,13 @@ typedef struct ScCall {
     unsigned tenure; /* of the loop when the task was made */
 } ScCall;
 
+enum { SC_CALL_RUN = -1 };
+
 typedef struct {
     PyObject *coro;    /* stolen, closed where the call cannot be made */
     PyObject *context; /* borrowed; NULL: a copy of the caller's */
+    PyObject *value;   /* borrowed: a step's */
+    int request;       /* SC_CALL_RUN, or a step's */
     int64_t timeout;   /* ns, SC_NEVER: none */
     int64_t cleanup;   /* ns */
 } ScCallArgs;
@@ -67,6 +73,10 @@ PyObject *sc_call_coroutine(PyObject *awaitable);
 
 /* Close a coroutine that will not be run; keeps the error that is set. */
 void sc_call_close_coroutine(PyObject *coro);
+
+/* On the owner: a step's call is over, with an item, an error or, at the end,
+ * neither (NULL without an error set for the caller).  Steals both. */
+void sc_call_settle(ScCall *self, PyObject *result, PyObject *error);
 
 /* Between the caller and the call.  New takes args->coro over, and closes it
  * where it fails: NULL with an error set.  The others on the owner: start;

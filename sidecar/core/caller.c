@@ -232,15 +232,18 @@ answer(ScCall *self, Turn turn, PyObject *interrupt)
 }
 
 static PyObject *
-refuse(ScState *st, ScLoop *loop, PyObject *coro)
+refuse(ScState *st, ScLoop *loop, PyObject *coro, int request)
 {
     PyObject *text =
-        sc_support_call("deadlock_text", "(OO)", (PyObject *)loop, coro);
+        sc_support_call("deadlock_text", "(OOi)", (PyObject *)loop, coro,
+                        request != SC_CALL_RUN);
     if (text != NULL) {
         sc_error_raise(st, SC_E_DEADLOCK, "%U", text);
         Py_DECREF(text);
     }
-    sc_call_close_coroutine(coro);
+    if (request == SC_CALL_RUN) {
+        sc_call_close_coroutine(coro);
+    }
     Py_DECREF(coro);
     return NULL;
 }
@@ -250,7 +253,7 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
 {
     ScDrive *drive = loop->drive;
     if (sc_drive_is_owner(drive)) {
-        return refuse(loop->st, loop, args->coro);
+        return refuse(loop->st, loop, args->coro, args->request);
     }
     ScCall *call = sc_call_new(loop, args);
     if (call == NULL) {
@@ -258,7 +261,9 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
     }
     bool mine = sc_drive_enter(drive, &call->waiter);
     if (!mine && atomic_load(&call->waiter.park.word) == SC_DONE) {
-        sc_call_close_coroutine(call->coro);
+        if (call->request == SC_CALL_RUN) {
+            sc_call_close_coroutine(call->coro);
+        }
         Py_DECREF((PyObject *)call);
         return sc_error_raise(loop->st, SC_E_CLOSED,
                               "the bridge is being shut down");

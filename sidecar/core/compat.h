@@ -63,6 +63,9 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 /* The current task hangs on the thread, no longer on the loop. */
 #define SC_TASK_ON_THREAD (PY_VERSION_HEX >= 0x030E0000)
 
+/* Iterators of coroutines may have a C slot for send(). */
+#define SC_ITER_SEND (PY_VERSION_HEX >= 0x030A0000)
+
 /* The handles of call_soon_threadsafe hold off a cancel() from another thread
  * while their callback runs. */
 #define SC_HANDLES_HOLD_OFF (PY_VERSION_HEX >= 0x030E0000)

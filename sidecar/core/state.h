@@ -41,6 +41,18 @@
     X(set_result)                         \
     X(set_running_or_notify_cancel)       \
     X(source_traceback)                   \
+    X(send)                               \
+    X(throw)                              \
+    X(aclose)                             \
+    X(asend)                              \
+    X(athrow)                             \
+    X(_asyncio_future_blocking)           \
+    X(call_soon_threadsafe)               \
+    X(__qualname__)                       \
+    X(_drop)                              \
+    X(_resume)                            \
+    X(ag_code)                            \
+    X(ag_frame)                           \
     X(timeout)
 
 /* Types of ours, as st->NAME_type. */
@@ -50,6 +62,8 @@
     X(handle)             \
     X(loop)               \
     X(mark)               \
+    X(producer)           \
+    X(stream)             \
     X(timer_handle)       \
     X(pool)               \
     X(request)            \

@@ -1,0 +1,857 @@
+#include "core/producer.h"
+
+#include <structmember.h>
+
+#include "core/await.h"
+#include "core/module.h"
+#include "core/support.h"
+#include "core/task.h"
+#include "core/task_list.h"
+
+/* What is awaited just now. */
+typedef enum {
+    AWAIT_NOTHING,
+    AWAIT_SOURCE, /* an awaitable, for the iterable */
+    AWAIT_ITEM,
+    AWAIT_CLOSE,
+} Awaited;
+
+struct ScProducer {
+    PyObject_HEAD
+    ScLoop *loop;     /* strong */
+    PyObject *source; /* until it is an iterator */
+    PyObject *iterator;
+    PyObject *name;
+    PyObject *context;
+    PyObject *task; /* from the first request to the end */
+    PyObject *gate; /* parked on it; NULL: not parked */
+    PyObject *step; /* the iterator of what is awaited */
+    Awaited awaited;
+    ScCall *call; /* strong: who waits for the next item */
+    PyObject **items;
+    size_t room, first, count;
+    PyObject *failure; /* for the consumer's next request */
+    bool over;
+    bool closing;   /* no item is wanted any more */
+    bool counted;   /* in drive.tasks */
+    bool waited;    /* since it was woken: reading ahead pays */
+    bool abandoned; /* its caller went without an answer */
+    bool announced; /* to the list of tasks, in `tenure` */
+    unsigned tenure;
+};
+
+/* -- the queue ---------------------------------------------------------- */
+
+/* Room for one at least: what a generator yields when it is cancelled. */
+static size_t
+slots(ScProducer *self)
+{
+    return self->room ? self->room : 1;
+}
+
+static bool
+is_full(ScProducer *self)
+{
+    return self->count >= slots(self);
+}
+
+/* Steals the item. */
+static void
+push_item(ScProducer *self, PyObject *item)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->items[(self->first + self->count++) % slots(self)] = item;
+    Py_END_CRITICAL_SECTION();
+}
+
+PyObject *
+sc_producer_pop(ScProducer *self, bool *wake)
+{
+    PyObject *item = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->count > 0) {
+        item = self->items[self->first];
+        self->first = (self->first + 1) % slots(self);
+        self->count--;
+        /* What never waits is read on when the queue is empty, by the
+         * consumer's own thread: another one would only take its turn. */
+        *wake = self->room > 0 && self->waited && !self->over &&
+                self->count == self->room / 2;
+    }
+    Py_END_CRITICAL_SECTION();
+    return item;
+}
+
+bool
+sc_producer_is_over(ScProducer *self)
+{
+    bool over;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    over = self->over && self->count == 0 && self->failure == NULL;
+    Py_END_CRITICAL_SECTION();
+    return over;
+}
+
+/* -- answers ------------------------------------------------------------ */
+
+/* Does it go on though no call waits for it?  Then the pump drives it. */
+static void
+count(ScProducer *self)
+{
+    bool alive = self->task != NULL && self->call == NULL &&
+                 self->gate == NULL && !self->over;
+    if (alive == self->counted) {
+        return;
+    }
+    self->counted = alive;
+    atomic_size_t *tasks = &self->loop->drive->tasks;
+    if (alive) {
+        atomic_fetch_add_explicit(tasks, 1, memory_order_relaxed);
+    }
+    else {
+        atomic_fetch_sub_explicit(tasks, 1, memory_order_relaxed);
+    }
+}
+
+/* Steals both. */
+static void
+answer(ScProducer *self, PyObject *result, PyObject *error)
+{
+    ScCall *call = self->call;
+    self->call = NULL;
+    sc_call_settle(call, result, error);
+    Py_DECREF((PyObject *)call);
+}
+
+static void
+deliver(ScProducer *self, PyObject *item)
+{
+    if (self->closing || self->abandoned) {
+        Py_DECREF(item);
+    }
+    else if (self->call != NULL) {
+        answer(self, item, NULL);
+    }
+    else {
+        push_item(self, item);
+    }
+}
+
+static void
+note_end(ScProducer *self, PyObject *error)
+{
+    if (self->abandoned) {
+        sc_support_tell("note_orphan_end", "(OO)", (PyObject *)self,
+                        error ? error : Py_None);
+    }
+}
+
+/* The generator is at its end.  Steals `error`, NULL: it just ended. */
+static void
+finish(ScProducer *self, PyObject *error)
+{
+    note_end(self, error);
+    if (self->abandoned || (self->closing && error != NULL &&
+                            PyErr_GivenExceptionMatches(
+                                error, self->loop->st->cancelled_error))) {
+        Py_CLEAR(error);
+    }
+    PyObject *unused = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->over = true;
+    if (self->call == NULL) {
+        /* One that is being closed with nobody waiting has no other to tell.
+         */
+        unused = self->failure;
+        self->failure = error;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(unused);
+    Py_CLEAR(self->step);
+    Py_CLEAR(self->iterator);
+    Py_CLEAR(self->source);
+    Py_CLEAR(self->task);
+    if (self->call != NULL) {
+        bool is_close = self->call->request == SC_STEP_CLOSE;
+        answer(self, is_close && error == NULL ? Py_NewRef(Py_None) : NULL,
+               error);
+    }
+    if (self->announced) {
+        self->announced = false;
+        sc_task_list_ended(self->loop, self->tenure);
+    }
+    count(self);
+}
+
+/* -- steps -------------------------------------------------------------- */
+
+static int
+await_on(ScProducer *self, PyObject *awaitable, Awaited what)
+{
+    if (awaitable == NULL) {
+        return -1;
+    }
+    self->step = sc_await_iter(awaitable);
+    self->awaited = what;
+    Py_DECREF(awaitable);
+    return self->step ? 0 : -1;
+}
+
+/* The async iterator of `iterable`, or NULL with TypeError set. */
+static PyObject *
+iterator_of(PyObject *iterable)
+{
+    PyAsyncMethods *methods = Py_TYPE(iterable)->tp_as_async;
+    if (methods == NULL || methods->am_aiter == NULL) {
+        return PyErr_Format(
+            PyExc_TypeError,
+            "stream() takes an async iterable, or an awaitable of one; it "
+            "awaited %.200R, which is none",
+            iterable);
+    }
+    PyObject *iterator = methods->am_aiter(iterable);
+    if (iterator == NULL) {
+        return NULL;
+    }
+    methods = Py_TYPE(iterator)->tp_as_async;
+    if (methods == NULL || methods->am_anext == NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "__aiter__() returned %.200R, which has no __anext__",
+                     iterator);
+        Py_CLEAR(iterator);
+    }
+    return iterator;
+}
+
+static int
+begin_source(ScProducer *self)
+{
+    PyAsyncMethods *methods = Py_TYPE(self->source)->tp_as_async;
+    if (methods == NULL || methods->am_aiter == NULL) {
+        PyObject *source = self->source;
+        self->source = NULL;
+        return await_on(self, source, AWAIT_SOURCE);
+    }
+    self->iterator = iterator_of(self->source);
+    Py_CLEAR(self->source);
+    return self->iterator ? 0 : -1;
+}
+
+static int
+begin_next(ScProducer *self)
+{
+    PyObject *iterator = self->iterator;
+    return await_on(self, Py_TYPE(iterator)->tp_as_async->am_anext(iterator),
+                    AWAIT_ITEM);
+}
+
+/* iterator.NAME(value): 1; 0 where it has no such method. */
+static int
+begin_method(ScProducer *self, PyObject *name, PyObject *value, Awaited what)
+{
+    PyObject *method = PyObject_GetAttr(self->iterator, name);
+    if (method == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
+    }
+    PyObject *awaitable = value ? PyObject_CallOneArg(method, value)
+                                : PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    return await_on(self, awaitable, what) < 0 ? -1 : 1;
+}
+
+static int
+begin_close(ScProducer *self)
+{
+    int begun = self->iterator ? begin_method(self, self->loop->st->str_aclose,
+                                              NULL, AWAIT_CLOSE)
+                               : 0;
+    if (begun == 0) {
+        finish(self, NULL);
+    }
+    return begun < 0 ? -1 : 0;
+}
+
+/* Into the generator, at its yield. */
+static int
+begin_throw(ScProducer *self, PyObject *error)
+{
+    int begun = self->iterator ? begin_method(self, self->loop->st->str_athrow,
+                                              error, AWAIT_ITEM)
+                               : 0;
+    if (begun == 0) {
+        sc_error_restore(Py_NewRef(error));
+        return -1;
+    }
+    return begun < 0 ? -1 : 0;
+}
+
+static int
+begin_send(ScProducer *self, PyObject *value)
+{
+    int begun =
+        begin_method(self, self->loop->st->str_asend, value, AWAIT_ITEM);
+    if (begun == 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "send() of a stream over %.200R, which has no asend()",
+                     self->iterator);
+    }
+    return begun > 0 ? 0 : -1;
+}
+
+/* Is there anything to do? */
+static bool
+is_wanted(ScProducer *self)
+{
+    return self->closing || self->call != NULL ||
+           (self->room > 0 && !is_full(self));
+}
+
+/* Begin what is asked for.  0; -1 with the generator's error set. */
+static int
+begin_step(ScProducer *self)
+{
+    if (self->closing) {
+        return begin_close(self);
+    }
+    if (self->iterator == NULL) {
+        return begin_source(self);
+    }
+    if (self->call != NULL && self->call->request == SC_STEP_SEND) {
+        return begin_send(self, self->call->value);
+    }
+    if (self->call != NULL && self->call->request == SC_STEP_THROW) {
+        return begin_throw(self, self->call->value);
+    }
+    return begin_next(self);
+}
+
+/* A step has come to its end.  Steals the value. */
+static int
+take_value(ScProducer *self, PyObject *value)
+{
+    Awaited awaited = self->awaited;
+    self->awaited = AWAIT_NOTHING;
+    Py_CLEAR(self->step);
+    if (awaited == AWAIT_ITEM) {
+        deliver(self, value);
+        return 0;
+    }
+    if (awaited == AWAIT_SOURCE) {
+        self->iterator = self->closing ? NULL : iterator_of(value);
+        Py_DECREF(value);
+        return self->iterator || self->closing ? 0 : -1;
+    }
+    Py_DECREF(value);
+    finish(self, NULL);
+    return 0;
+}
+
+/* What the generator, or what was to begin a step, has raised ends it.  0; or
+ * -1 with CancelledError set, which the task shall end with. */
+static int
+take_error(ScProducer *self)
+{
+    ScState *st = self->loop->st;
+    PyObject *error = sc_error_take();
+    bool cancelled = PyErr_GivenExceptionMatches(error, st->cancelled_error);
+    if (cancelled) {
+        Py_INCREF(error);
+    }
+    if (PyErr_GivenExceptionMatches(error, PyExc_StopAsyncIteration) &&
+        self->awaited == AWAIT_ITEM) {
+        Py_CLEAR(error);
+    }
+    self->awaited = AWAIT_NOTHING;
+    finish(self, error);
+    if (cancelled) {
+        sc_error_restore(error);
+    }
+    return cancelled ? -1 : 0;
+}
+
+static ScAwaitResult
+park(ScProducer *self, PyObject **value)
+{
+    ScState *st = self->loop->st;
+    PyObject *gate = sc_loop_create_future(self->loop, NULL);
+    if (gate == NULL ||
+        PyObject_SetAttr(gate, st->str__asyncio_future_blocking, Py_True) <
+            0) {
+        Py_XDECREF(gate);
+        return SC_AWAIT_ERROR;
+    }
+    self->gate = Py_NewRef(gate);
+    count(self);
+    *value = gate;
+    return SC_AWAIT_YIELD;
+}
+
+/* The task's step: go on until something is awaited or all is over.  Steals
+ * `thrown`; NULL: nothing is. */
+static ScAwaitResult
+run(ScProducer *self, PyObject *thrown, PyObject **value)
+{
+    ScState *st = self->loop->st;
+    Py_CLEAR(self->gate);
+    while (!self->over) {
+        if (self->step == NULL && thrown == NULL && !is_wanted(self)) {
+            return park(self, value);
+        }
+        int rc = 0;
+        if (self->step == NULL) {
+            rc = thrown ? begin_throw(self, thrown) : begin_step(self);
+            Py_CLEAR(thrown);
+        }
+        if (rc == 0 && self->step != NULL) {
+            /* It may be given up, and the generator closed, from inside. */
+            PyObject *step = Py_NewRef(self->step);
+            ScAwaitResult result =
+                thrown ? sc_await_throw(st, step, thrown, value)
+                       : sc_await_send(st, step, value);
+            Py_CLEAR(thrown);
+            Py_DECREF(step);
+            if (result == SC_AWAIT_YIELD) {
+                self->waited = true;
+                count(self);
+                return result;
+            }
+            rc = result == SC_AWAIT_RETURN ? take_value(self, *value) : -1;
+        }
+        if (rc < 0 && take_error(self) < 0) {
+            return SC_AWAIT_ERROR;
+        }
+    }
+    Py_XDECREF(thrown);
+    *value = Py_NewRef(Py_None);
+    return SC_AWAIT_RETURN;
+}
+
+/* -- requests ----------------------------------------------------------- */
+
+/* Nobody runs it: make its task, or let it pass the gate. */
+static void
+resume(ScProducer *self)
+{
+    ScState *st = self->loop->st;
+    if (self->gate != NULL) {
+        self->waited = false;
+        /* It is done where the task was cancelled meanwhile. */
+        PyObject *stack[] = {self->gate, Py_None};
+        PyObject *none =
+            PyObject_VectorcallMethod(st->str_set_result, stack, 2, NULL);
+        if (none == NULL) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(none);
+        return;
+    }
+    if (self->task != NULL) {
+        return;
+    }
+    PyObject *task =
+        sc_task_start(self->loop, (PyObject *)self, self->context);
+    if (sc_loop_is_dead(self->loop)) {
+        /* The parent's: it stays as it was. */
+        return;
+    }
+    if (task == NULL) {
+        finish(self, sc_error_take());
+    }
+    else if (self->over) {
+        Py_DECREF(task);
+    }
+    else {
+        self->task = task;
+        self->announced = true;
+        self->tenure = sc_task_list_begun(self->loop, task);
+        count(self);
+    }
+}
+
+void
+sc_producer_cancel(ScProducer *self)
+{
+    if (self->task != NULL && !self->over) {
+        PyObject *done =
+            PyObject_CallMethodNoArgs(self->task, self->loop->st->str_cancel);
+        if (done == NULL) {
+            PyErr_WriteUnraisable(self->task);
+        }
+        Py_XDECREF(done);
+    }
+}
+
+static void
+begin_closing(ScProducer *self)
+{
+    self->closing = true;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    for (; self->count > 0; self->count--) {
+        Py_DECREF(self->items[self->first]);
+        self->first = (self->first + 1) % slots(self);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (self->task == NULL) {
+        /* Nothing was begun; a coroutine is not left "never awaited". */
+        if (self->source != NULL && PyCoro_CheckExact(self->source)) {
+            sc_call_close_coroutine(self->source);
+        }
+        finish(self, NULL);
+    }
+    else if (self->gate != NULL) {
+        resume(self);
+    }
+    else {
+        sc_producer_cancel(self);
+    }
+}
+
+void
+sc_producer_begin(ScProducer *self, ScCall *call)
+{
+    bool wake = false;
+    PyObject *item = NULL;
+    if (call->request != SC_STEP_CLOSE) {
+        item = sc_producer_pop(self, &wake);
+    }
+    if (item != NULL || self->over) {
+        PyObject *error = NULL;
+        if (item == NULL) {
+            error = self->failure;
+            self->failure = NULL;
+        }
+        if (item == NULL && call->request == SC_STEP_CLOSE && error == NULL) {
+            item = Py_NewRef(Py_None);
+        }
+        sc_call_settle(call, item, error);
+        return;
+    }
+    self->call = (ScCall *)Py_NewRef((PyObject *)call);
+    count(self);
+    if (call->request == SC_STEP_CLOSE) {
+        begin_closing(self);
+    }
+    else {
+        resume(self);
+    }
+}
+
+void
+sc_producer_abandon(ScProducer *self)
+{
+    self->abandoned = true;
+    Py_CLEAR(self->call);
+    count(self);
+}
+
+/* Tell the owner, whoever it is: `method` is called on the loop. */
+static void
+post(ScProducer *self, PyObject *method, PyObject *argument)
+{
+    ScLoop *loop = self->loop;
+    if (sc_loop_is_dead(loop) || loop->closed || sc_is_finalizing()) {
+        return;
+    }
+    PyObject *before = sc_error_take();
+    PyObject *bound = PyObject_GetAttr((PyObject *)self, method);
+    PyObject *stack[] = {(PyObject *)loop, bound, argument,
+                         loop->st->empty_context};
+    PyObject *handle =
+        bound ? PyObject_VectorcallMethod(loop->st->str_call_soon_threadsafe,
+                                          stack, 3, loop->st->kw_context)
+              : NULL;
+    if (handle == NULL) {
+        /* Closed at this very moment: what runs on it has ended. */
+        PyErr_Clear();
+    }
+    Py_XDECREF(handle);
+    Py_XDECREF(bound);
+    if (before != NULL) {
+        sc_error_restore(before);
+    }
+}
+
+void
+sc_producer_wake(ScProducer *self)
+{
+    post(self, self->loop->st->str__resume, Py_None);
+}
+
+void
+sc_producer_drop(ScProducer *self, int64_t cleanup)
+{
+    PyObject *before = sc_error_take();
+    PyObject *seconds = PyFloat_FromDouble((double)cleanup / 1e9);
+    if (seconds == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        post(self, self->loop->st->str__drop, seconds);
+        Py_DECREF(seconds);
+    }
+    if (before != NULL) {
+        sc_error_restore(before);
+    }
+}
+
+static PyObject *
+producer_wake(ScProducer *self, PyObject *Py_UNUSED(none))
+{
+    if (!self->over && self->gate != NULL && is_wanted(self)) {
+        resume(self);
+        count(self);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Its consumer is gone. */
+static PyObject *
+producer_drop(ScProducer *self, PyObject *seconds)
+{
+    if (self->over) {
+        Py_RETURN_NONE;
+    }
+    if (self->task != NULL) {
+        sc_support_tell("bound_close", "(OOO)", (PyObject *)self->loop,
+                        self->task, seconds);
+    }
+    begin_closing(self);
+    count(self);
+    Py_RETURN_NONE;
+}
+
+/* -- the coroutine that the task sees ------------------------------------ */
+
+#if SC_ITER_SEND
+static PySendResult
+producer_am_send(PyObject *self, PyObject *Py_UNUSED(none), PyObject **value)
+{
+    switch (run((ScProducer *)self, NULL, value)) {
+    case SC_AWAIT_RETURN:
+        return PYGEN_RETURN;
+    case SC_AWAIT_YIELD:
+        return PYGEN_NEXT;
+    case SC_AWAIT_ERROR:
+        break;
+    }
+    *value = NULL;
+    return PYGEN_ERROR;
+}
+#endif
+
+static PyObject *
+producer_send(ScProducer *self, PyObject *Py_UNUSED(none))
+{
+    PyObject *value = NULL;
+    ScAwaitResult result = run(self, NULL, &value);
+    return result == SC_AWAIT_ERROR ? NULL : sc_await_tell(result, value);
+}
+
+static PyObject *
+producer_throw(ScProducer *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *error = sc_await_thrown(args, nargs), *value = NULL;
+    if (error == NULL) {
+        return NULL;
+    }
+    ScAwaitResult result = run(self, error, &value);
+    return result == SC_AWAIT_ERROR ? NULL : sc_await_tell(result, value);
+}
+
+/* A task that could not be made closes its coroutine. */
+static PyObject *
+producer_close(ScProducer *self, PyObject *Py_UNUSED(none))
+{
+    if (!self->over && self->task == NULL) {
+        self->closing = true;
+        finish(self, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+producer_await(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+/* As a coroutine shows where it is; what an async generator knows. */
+static PyObject *
+get_of_iterator(ScProducer *self, PyObject *name)
+{
+    PyObject *value =
+        self->iterator ? PyObject_GetAttr(self->iterator, name) : NULL;
+    if (value == NULL) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    return value;
+}
+
+static PyObject *
+producer_get_code(ScProducer *self, void *Py_UNUSED(closure))
+{
+    return get_of_iterator(self, self->loop->st->str_ag_code);
+}
+
+static PyObject *
+producer_get_frame(ScProducer *self, void *Py_UNUSED(closure))
+{
+    return get_of_iterator(self, self->loop->st->str_ag_frame);
+}
+
+static PyObject *
+producer_repr(ScProducer *self)
+{
+    return PyUnicode_FromFormat("<stream of %U at %p>", self->name, self);
+}
+
+/* -- life --------------------------------------------------------------- */
+
+static PyObject *
+name_of(ScState *st, PyObject *source)
+{
+    PyObject *name = PyObject_GetAttr(source, st->str___qualname__);
+    if (name == NULL || !PyUnicode_Check(name)) {
+        PyErr_Clear();
+        Py_XDECREF(name);
+        name = PyUnicode_FromString(Py_TYPE(source)->tp_name);
+    }
+    return name;
+}
+
+ScProducer *
+sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context, size_t room)
+{
+    PyTypeObject *type = loop->st->producer_type;
+    ScProducer *self = (ScProducer *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->loop = (ScLoop *)Py_NewRef((PyObject *)loop);
+    self->source = Py_NewRef(source);
+    self->context = Py_NewRef(context);
+    self->room = room;
+    self->name = name_of(loop->st, source);
+    self->items = PyMem_Calloc(slots(self), sizeof(PyObject *));
+    if (self->items == NULL) {
+        PyErr_NoMemory();
+    }
+    if (self->items == NULL || self->name == NULL) {
+        Py_CLEAR(self->source);
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    return self;
+}
+
+static int
+producer_traverse(ScProducer *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->source);
+    Py_VISIT(self->iterator);
+    Py_VISIT(self->context);
+    Py_VISIT(self->task);
+    Py_VISIT(self->gate);
+    Py_VISIT(self->step);
+    Py_VISIT(self->call);
+    Py_VISIT(self->failure);
+    for (size_t i = 0; i < self->count; i++) {
+        Py_VISIT(self->items[(self->first + i) % slots(self)]);
+    }
+    return 0;
+}
+
+static int
+producer_clear(ScProducer *self)
+{
+    Py_CLEAR(self->source);
+    Py_CLEAR(self->step);
+    Py_CLEAR(self->iterator);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->task);
+    Py_CLEAR(self->gate);
+    Py_CLEAR(self->call);
+    Py_CLEAR(self->failure);
+    while (self->count > 0) {
+        self->count--;
+        PyObject *item = self->items[self->first];
+        self->first = (self->first + 1) % slots(self);
+        Py_DECREF(item);
+    }
+    Py_CLEAR(self->loop);
+    return 0;
+}
+
+static void
+producer_dealloc(ScProducer *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->source != NULL && PyCoro_CheckExact(self->source)) {
+        sc_call_close_coroutine(self->source);
+    }
+    producer_clear(self);
+    Py_CLEAR(self->name);
+    PyMem_Free(self->items);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef producer_methods[] = {
+    {"send", SC_METHOD(producer_send), METH_O, NULL},
+    {"throw", SC_METHOD(producer_throw), METH_FASTCALL, NULL},
+    {"close", SC_METHOD(producer_close), METH_NOARGS, NULL},
+    {"_resume", SC_METHOD(producer_wake), METH_O, NULL},
+    {"_drop", SC_METHOD(producer_drop), METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef producer_members[] = {
+    {"__name__", T_OBJECT_EX, offsetof(ScProducer, name), READONLY, NULL},
+    {"__qualname__", T_OBJECT_EX, offsetof(ScProducer, name), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef producer_getset[] = {
+    {"cr_code", (getter)producer_get_code, NULL, NULL, NULL},
+    {"cr_frame", (getter)producer_get_frame, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot producer_slots[] = {
+    {Py_tp_doc, (void *)"What a stream's task runs."},
+    {Py_tp_repr, SC_SLOT(producer_repr)},
+    {Py_tp_methods, producer_methods},
+    {Py_tp_members, producer_members},
+    {Py_tp_getset, producer_getset},
+    {Py_am_await, SC_SLOT(producer_await)},
+#if SC_ITER_SEND
+    {Py_am_send, SC_SLOT(producer_am_send)},
+#endif
+    {Py_tp_traverse, SC_SLOT(producer_traverse)},
+    {Py_tp_clear, SC_SLOT(producer_clear)},
+    {Py_tp_dealloc, SC_SLOT(producer_dealloc)},
+    {0, NULL},
+};
+
+static PyType_Spec producer_spec = {
+    .name = "sidecar._core.Producer",
+    .basicsize = sizeof(ScProducer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = producer_slots,
+};
+
+int
+sc_producer_init(PyObject *module)
+{
+    ScState *st = sc_state_of_module(module);
+    return sc_type_add(module, &st->producer_type, &producer_spec, NULL, NULL);
+}
