@@ -10,9 +10,11 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 
 from sidecar import _core
+from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
 from sidecar._pool import WorkerPool
 from sidecar._streams import source_of
@@ -64,6 +66,7 @@ class Sidecar(_core.Bridge):
         self._timeout = -1.0 if timeout is None else _seconds("timeout", timeout)
         self._cleanup_timeout = _seconds("cleanup_timeout", cleanup_timeout)
         self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
+        self._hooks = Hooks()
         _bridges.add(self)
 
     @property
@@ -77,7 +80,14 @@ class Sidecar(_core.Bridge):
     def _make_loop(self) -> BridgeLoop:
         """A new loop for C to publish; the pool's threads start with its first job."""
         self._pool = WorkerPool(self._workers, f"{self._name[:8]}-work")
-        return BridgeLoop(self._pool)
+        loop = BridgeLoop(self._pool)
+        loop._lifespan = Lifespan(self)
+        return loop
+
+    def _started(self) -> None:
+        """Called by C on the thread that has started it, before that thread's own call."""
+        if self.is_running():
+            self.get_loop()._lifespan.run_start_hooks(self)
 
     def start(self) -> Sidecar:
         """Start it now rather than with its first call. Raises ``BridgeClosedError`` after ``shutdown()``."""
@@ -98,9 +108,8 @@ class Sidecar(_core.Bridge):
 
     def _on_pool(self, context: contextvars.Context | None, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A coroutine that runs ``fn`` on the pool: in ``context``, or in a copy of the one it is awaited in."""
-        from sidecar import _proto
-
-        return _proto.on_pool(self, context, fn, args, kwargs)
+        self.get_loop()
+        return self._pool.call(context, fn, *args, **kwargs)
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """End it: refuse new calls, cancel what runs, wait for the cleanup, stop the threads.
@@ -109,20 +118,37 @@ class Sidecar(_core.Bridge):
         named in the log and left behind. Returns ``True`` if nothing was. A second call does nothing.
         Raises ``DeadlockError`` inside a coroutine of this bridge.
         """
+        return self._shutdown(timeout, lambda: None)
+
+    def _shutdown(self, timeout: float | None, retire: Callable[[], object]) -> bool:
+        """``retire()`` comes between the stop hooks, which may still call, and the end."""
         limit = self._shutdown_timeout if timeout is None else _seconds("timeout", timeout)
+        deadline = time.monotonic() + limit
         try:
-            mine = self.is_running() and self.get_loop()._is_mine()
+            loop = self.get_loop() if self.is_running() else None
         except BridgeClosedError:  # another thread has just begun to shut it down
-            mine = False
-        if mine:
+            loop = None
+        if loop is not None and loop._is_mine():
             raise DeadlockError(
                 f"shutdown() of {self!r} inside a coroutine that runs on it: it would wait for itself "
                 f"[{DeadlockError.code}]"
             )
+        if loop is not None and not loop._lifespan.begin_stop():
+            return True
+        clean = True
+        try:
+            if loop is not None:
+                clean = loop._lifespan.run_stop_hooks(self, limit / 2)
+        finally:
+            # Also where a signal handler raised in the middle of a hook: it could not be shut down any more.
+            retire()
+            clean = self._end(deadline) and clean
+        return clean
+
+    def _end(self, deadline: float) -> bool:
         if not self._close_begin():
             return True
-        deadline = time.monotonic() + limit
-        clean = self._drain(limit, deadline) & self._stop_pool(deadline)
+        clean = self._drain(max(deadline - time.monotonic(), 0.0)) & self._stop_pool(deadline)
         loop, free = self._close_end(max(deadline - time.monotonic(), 0.1))
         if free:
             loop._finish()
@@ -133,10 +159,10 @@ class Sidecar(_core.Bridge):
 
     close = shutdown
 
-    def _drain(self, limit: float, deadline: float) -> bool:
+    def _drain(self, limit: float) -> bool:
         try:
             # Its own time-out only guards against a loop that no longer turns.
-            stuck = self._run_closing(wind_up(limit, self._daemon), timeout=limit + 0.5)
+            stuck = self._run_closing(wind_up(self, limit, self._daemon), timeout=limit + 0.5)
         except (CallTimeoutError, DeadlockError):
             logger.warning("shutdown of %r: its loop does not turn any more", self)
             return False
@@ -194,17 +220,16 @@ def shutdown(timeout: float | None = None) -> bool:
     """End this process's own bridge, as ``Sidecar.shutdown`` does. A later call starts a fresh one."""
     if timeout is not None:
         _seconds("timeout", timeout)  # before the bridge is taken away
-    bridge = _core._take_default_bridge()
-    return bridge is None or bridge.shutdown(timeout)
+    bridge = default_bridge()
+    return bridge is None or bridge._shutdown(timeout, _core._take_default_bridge)
 
 
 def _shutdown_all() -> None:
     _core._set_exiting()
-    bridges = list(_bridges)
-    _core._take_default_bridge()
-    for bridge in bridges:
+    default = default_bridge()
+    for bridge in sorted(_bridges, key=lambda bridge: bridge is default):
         try:
-            bridge.shutdown()
+            bridge._shutdown(None, _core._take_default_bridge if bridge is default else lambda: None)
         except Exception:
             logger.exception("shutdown of %r at exit", bridge)
 

@@ -9,10 +9,13 @@ import sys
 from asyncio import constants
 from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sidecar import _core
 from sidecar.errors import LoopOwnedError
+
+if TYPE_CHECKING:
+    from sidecar._lifespan import Lifespan
 
 __all__ = ["Loop"]
 
@@ -84,6 +87,7 @@ class BridgeLoop(Loop):
         super().__init__()
         self._bridged = True
         self._default_executor = executor
+        self._lifespan: Lifespan
         self._root = contextvars.Context().run(self._plant_root)
 
     def _plant_root(self) -> asyncio.Task[None]:
@@ -100,6 +104,15 @@ class BridgeLoop(Loop):
     def _set_coroutine_origin_tracking(self, enabled: bool) -> None:
         """``set_debug()`` by what runs here: for the rest of this turn. The marks set and restore it otherwise."""
         sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH if enabled else 0)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        pool = self._default_executor if executor is None else executor
+        if not isinstance(pool, _core.Pool):
+            return super().run_in_executor(executor, func, *args)
+        self._check_closed()  # type: ignore[attr-defined]
+        if self.get_debug():
+            self._check_callback(func, "run_in_executor")  # type: ignore[attr-defined]
+        return pool.run_in(self, func, *args)
 
     def _refuse(self, what: str) -> NoReturn:
         raise LoopOwnedError(

@@ -60,6 +60,19 @@ def coroutine_of(awaitable: object) -> Coroutine[Any, Any, Any]:
     raise TypeError(f"run_sync() takes an awaitable, not {awaitable!r} ({hint})")
 
 
+# -- pools ----------------------------------------------------------------------
+
+
+def end_future(future: asyncio.Future[Any], method: str, value: object) -> None:
+    """A job's end, on the loop of its future; who awaited it may have left."""
+    if future.done():
+        return
+    if method == "cancel":
+        future.cancel()
+    else:
+        getattr(future, method)(value)
+
+
 # -- streams --------------------------------------------------------------------
 
 

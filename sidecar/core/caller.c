@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/errors.h"
+#include "core/job.h"
 #include "core/loop_run.h"
 #include "core/signals.h"
 #include "core/support.h"
@@ -67,8 +68,10 @@ wait_turn(ScCall *self)
     }
     int why;
     PyThreadState *save = PyEval_SaveThread();
+    void *pool = sc_job_wait_begin();
     why =
         sc_drive_wait(&self->waiter, until, is_main ? st->signal_pipe[0] : -1);
+    sc_job_wait_end(pool);
     PyEval_RestoreThread(save);
     if (is_main && sc_signals_end(st, &signals) < 0) {
         return TURN_INTERRUPTED;

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/fork.h"
 #include "core/job.h"
+#include "core/pool_call.h"
 #include "core/state.h"
 #include "core/threads.h"
 
@@ -96,29 +97,89 @@ pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                       : "submit() needs a callable, not %R",
                             nargs < 1 ? NULL : args[0]);
     }
+    PyObject *future = PyObject_CallNoArgs(pool->st->concurrent_future);
+    if (future == NULL) {
+        return NULL;
+    }
+    ScJobTarget target = {.future = future};
+    if (sc_pool_submit(self, args, nargs, kwnames, &target) < 0) {
+        Py_CLEAR(future);
+    }
+    return future;
+}
+
+int
+sc_pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames, const ScJobTarget *target)
+{
+    PoolObject *pool = (PoolObject *)self;
     if (pool->closed) {
-        return refuse_closed(pool);
+        refuse_closed(pool);
+        return -1;
     }
     if (sc_is_finalizing()) {
         PyErr_SetString(PyExc_RuntimeError, "cannot schedule new futures "
                                             "after interpreter shutdown");
-        return NULL;
+        return -1;
     }
     ScThreads *threads = ensure_threads(pool);
-    PyObject *future = NULL;
     ScJob *job =
-        threads ? sc_job_new(pool->st, args, nargs, kwnames, &future) : NULL;
+        threads ? sc_job_new(pool->st, args, nargs, kwnames, target) : NULL;
     if (job == NULL) {
-        return NULL;
+        return -1;
     }
     int code = sc_threads_submit(threads, job);
     if (code < 0) {
         refuse_job(pool, code);
         PyObject *error = sc_error_take();
-        Py_DECREF(future);
         sc_job_free(job);
         sc_error_restore(error);
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(submit_into_doc,
+             "submit_into($self, future, fn, /, *args, **kwargs)\n--\n\n"
+             "As submit, with a concurrent.futures.Future of the caller's "
+             "making.");
+
+static PyObject *
+pool_submit_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    if (nargs < 2) {
+        return PyErr_Format(PyExc_TypeError,
+                            "submit_into() needs a future and a callable");
+    }
+    ScJobTarget target = {.future = args[0]};
+    if (sc_pool_submit(self, args + 1, nargs - 1, kwnames, &target) < 0) {
         return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(run_in_doc,
+             "run_in($self, loop, fn, /, *args)\n--\n\n"
+             "loop.run_in_executor()'s work: fn(*args) on the pool; returns a "
+             "future of\nthe loop, which must be running on this thread.");
+
+static PyObject *
+pool_run_in(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PoolObject *pool = (PoolObject *)self;
+    if (nargs < 2 || !PyCallable_Check(args[1])) {
+        return PyErr_Format(PyExc_TypeError,
+                            "run_in() needs a loop and a callable");
+    }
+    PyObject *future =
+        PyObject_CallMethodNoArgs(args[0], pool->st->str_create_future);
+    if (future == NULL) {
+        return NULL;
+    }
+    ScJobTarget target = {.future = future, .loop = args[0]};
+    if (sc_pool_submit(self, args + 1, nargs - 1, NULL, &target) < 0) {
+        Py_CLEAR(future);
     }
     return future;
 }
@@ -336,6 +397,13 @@ static PyMemberDef pool_members[] = {
 static PyMethodDef pool_methods[] = {
     {"submit", SC_METHOD(pool_submit), METH_FASTCALL | METH_KEYWORDS,
      submit_doc},
+    {"submit_into", SC_METHOD(pool_submit_into), METH_FASTCALL | METH_KEYWORDS,
+     submit_into_doc},
+    {"run_in", SC_METHOD(pool_run_in), METH_FASTCALL, run_in_doc},
+    {"call", SC_METHOD(sc_pool_call), METH_FASTCALL | METH_KEYWORDS,
+     "call($self, context, fn, /, *args, **kwargs)\n--\n\n"
+     "A coroutine that runs fn on the pool: in that context, or, where it is "
+     "None,\nin a copy of the one in which it is awaited."},
     {"shutdown", SC_METHOD(pool_shutdown), METH_VARARGS | METH_KEYWORDS,
      shutdown_doc},
     {"stop", pool_stop, METH_O, stop_doc},

@@ -12,6 +12,7 @@ typedef struct {
     ScState *st;
     PyObject *type; /* keeps the module, and so st, alive */
     PyObject *future;
+    PyObject *loop;
     PyObject *context;
     PyObject *fn;
     PyObject *kwnames;
@@ -61,10 +62,33 @@ forget_thread(void)
     Py_XDECREF(threading);
 }
 
+/* Of the process in which this thread began as a pool's. */
+static _Thread_local unsigned thread_generation;
+
+void *
+sc_job_wait_begin(void)
+{
+    ScThreads *threads = sc_threads_current();
+    if (threads == NULL || thread_generation != sc_fork_generation()) {
+        return NULL;
+    }
+    sc_threads_block(threads);
+    return threads;
+}
+
+void
+sc_job_wait_end(void *pool)
+{
+    if (pool != NULL && thread_generation == sc_fork_generation()) {
+        sc_threads_unblock(pool);
+    }
+}
+
 static void *
 thread_begin(void *context, unsigned number)
 {
     (void)number;
+    thread_generation = sc_fork_generation();
     ScAttach *attach = malloc(sizeof(*attach));
     if (attach == NULL || sc_attach_begin(attach, context) < 0) {
         free(attach);
@@ -120,6 +144,7 @@ job_free(Job *job)
     job_clear_call(job);
     Py_XDECREF(job->context);
     Py_XDECREF(job->future);
+    Py_XDECREF(job->loop);
     PyObject *type = job->type;
     free(job);
     Py_XDECREF(type);
@@ -149,13 +174,59 @@ static bool
 job_claim(Job *job)
 {
     PyObject *answer = PyObject_CallMethodNoArgs(
-        job->future, job->st->str_set_running_or_notify_cancel);
+        job->future, job->loop ? job->st->str_cancelled
+                               : job->st->str_set_running_or_notify_cancel);
     int yes = answer != NULL ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
     if (yes < 0) {
         PyErr_WriteUnraisable(job->future);
+        return false;
     }
-    return yes > 0;
+    return job->loop ? !yes : yes;
+}
+
+/* future.METHOD(value) where it lives: an asyncio future on its loop. */
+static void
+job_tell(Job *job, PyObject *method, PyObject *value)
+{
+    ScState *st = job->st;
+    PyObject *told;
+    if (job->loop == NULL) {
+        told = value ? PyObject_CallMethodOneArg(job->future, method, value)
+                     : PyObject_CallMethodNoArgs(job->future, method);
+    }
+    else {
+        PyObject *stack[] = {job->loop, st->end_future, job->future, method,
+                             value ? value : Py_None};
+        told = PyObject_VectorcallMethod(st->str_call_soon_threadsafe, stack,
+                                         5, NULL);
+        if (told == NULL && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            /* The loop was closed: who awaited it went with it. */
+            PyErr_Clear();
+            return;
+        }
+    }
+    if (told == NULL) {
+        PyErr_WriteUnraisable(job->future);
+    }
+    Py_XDECREF(told);
+}
+
+/* An asyncio future takes no StopIteration: it would end who awaits it. */
+static PyObject *
+job_error(Job *job, PyObject *error)
+{
+    if (job->loop == NULL ||
+        !PyErr_GivenExceptionMatches(error, PyExc_StopIteration)) {
+        return error;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the function raised StopIteration, which a coroutine "
+                    "cannot pass on");
+    PyObject *instead = sc_error_take();
+    PyException_SetContext(instead, Py_NewRef(error));
+    PyException_SetCause(instead, error);
+    return instead;
 }
 
 /* In the child of a fork that was made inside a job this thread is the main
@@ -175,14 +246,12 @@ job_run(ScJob *base, void *thread)
     if (job_claim(job)) {
         PyObject *error = NULL;
         PyObject *result = job_call(job, &error);
-        PyObject *told = PyObject_CallMethodOneArg(
-            job->future,
-            error ? job->st->str_set_exception : job->st->str_set_result,
-            error ? error : result);
-        if (told == NULL) {
-            PyErr_WriteUnraisable(job->future);
+        if (error != NULL) {
+            error = job_error(job, error);
         }
-        Py_XDECREF(told);
+        job_tell(job,
+                 error ? job->st->str_set_exception : job->st->str_set_result,
+                 error ? error : result);
         Py_XDECREF(result);
         Py_XDECREF(error);
     }
@@ -194,7 +263,7 @@ job_run(ScJob *base, void *thread)
 
 ScJob *
 sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
-           PyObject *kwnames, PyObject **future)
+           PyObject *kwnames, const ScJobTarget *target)
 {
     Py_ssize_t count = nargs - 1;
     if (kwnames != NULL) {
@@ -208,6 +277,9 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
     *job = (Job){.base.run = job_run,
                  .st = st,
                  .type = Py_NewRef((PyObject *)st->pool_type),
+                 .future = Py_NewRef(target->future),
+                 .loop = Py_XNewRef(target->loop),
+                 .context = Py_XNewRef(target->context),
                  .fn = Py_NewRef(args[0]),
                  .kwnames = Py_XNewRef(kwnames),
                  .generation = sc_fork_generation(),
@@ -216,13 +288,13 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
     for (Py_ssize_t i = 0; i < count; i++) {
         job->args[i] = Py_NewRef(args[i + 1]);
     }
-    job->future = PyObject_CallNoArgs(st->concurrent_future);
-    job->context = PyContext_CopyCurrent();
-    if (job->future == NULL || job->context == NULL) {
+    if (job->context == NULL) {
+        job->context = PyContext_CopyCurrent();
+    }
+    if (job->context == NULL) {
         job_free(job);
         return NULL;
     }
-    *future = Py_NewRef(job->future);
     return &job->base;
 }
 
@@ -239,13 +311,10 @@ sc_job_cancel(ScJob *jobs)
     while (jobs != NULL) {
         Job *job = (Job *)jobs;
         jobs = jobs->next;
-        PyObject *done =
-            PyObject_CallMethodNoArgs(job->future, job->st->str_cancel);
-        if (done == NULL) {
-            PyErr_WriteUnraisable(job->future);
+        job_tell(job, job->st->str_cancel, NULL);
+        if (job->loop == NULL) {
+            job_claim(job);
         }
-        Py_XDECREF(done);
-        job_claim(job);
         job_free(job);
     }
     if (before != NULL) {

@@ -14,11 +14,22 @@
 /* The hooks for sc_threads_new; its context is the PyInterpreterState. */
 extern const ScThreadsWork sc_job_threads;
 
-/* fn and its arguments as vectorcall passes them: args[0] is fn.  *future: a
- * new reference to the concurrent.futures.Future that tells the end.  NULL
- * with an error set. */
+/* Who is told the end.  All strong in the job, borrowed here. */
+typedef struct {
+    PyObject *future;  /* concurrent.futures' or, with a loop, asyncio's */
+    PyObject *loop;    /* NULL, or the event loop that the future is of */
+    PyObject *context; /* to run in; NULL: a copy of this thread's */
+} ScJobTarget;
+
+/* fn and its arguments as vectorcall passes them: args[0] is fn.  NULL with an
+ * error set. */
 ScJob *sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
-                  PyObject *kwnames, PyObject **future);
+                  PyObject *kwnames, const ScJobTarget *target);
+
+/* Around a wait of this thread for what other jobs may have to do: where it is
+ * a pool's, another thread may take its place meanwhile.  Attached or not. */
+void *sc_job_wait_begin(void);
+void sc_job_wait_end(void *pool);
 
 /* A job that no pool took.  Its future is left as it is. */
 void sc_job_free(ScJob *job);

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "core/call.h"
+#include "core/job.h"
 #include "core/support.h"
 #include "core/task_list.h"
 
@@ -294,7 +295,9 @@ sleep_until_event(ScLoop *self)
     }
     int count;
     PyThreadState *save = PyEval_SaveThread();
+    void *pool = sc_job_wait_begin();
     count = sc_poller_wait(poller, events, EVENTS, timeout, signal_fd);
+    sc_job_wait_end(pool);
     atomic_store(&poller->asleep, false);
     PyEval_RestoreThread(save);
     if ((how == SIGNALS_WAIT && sc_signals_end(self->st, &signals) < 0) ||

@@ -558,11 +558,10 @@ post(ScProducer *self, PyObject *method, PyObject *argument)
     }
     PyObject *before = sc_error_take();
     PyObject *bound = PyObject_GetAttr((PyObject *)self, method);
-    PyObject *stack[] = {(PyObject *)loop, bound, argument,
-                         loop->st->empty_context};
+    PyObject *stack[] = {(PyObject *)loop, bound, argument};
     PyObject *handle =
         bound ? PyObject_VectorcallMethod(loop->st->str_call_soon_threadsafe,
-                                          stack, 3, loop->st->kw_context)
+                                          stack, 3, NULL)
               : NULL;
     if (handle == NULL) {
         /* Closed at this very moment: what runs on it has ended. */

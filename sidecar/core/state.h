@@ -26,6 +26,7 @@
     X(cancelled)                          \
     X(close)                              \
     X(context)                            \
+    X(create_future)                      \
     X(create_task)                        \
     X(done)                               \
     X(eager_start)                        \
@@ -66,6 +67,7 @@
     X(stream)             \
     X(timer_handle)       \
     X(pool)               \
+    X(pool_call)          \
     X(request)            \
     X(wsgi_middleware)    \
     X(wsgi_body)          \
@@ -85,6 +87,7 @@
     X(end_sleep, "asyncio.futures", "_set_result_unless_cancelled") \
     X(cancelled_error, "asyncio", "CancelledError")                 \
     X(concurrent_future, "concurrent.futures", "Future")            \
+    X(end_future, "sidecar._support", "end_future")                 \
     X(breathe, "sidecar._support", "breathe")                       \
     X(get_running_loop, "asyncio", "_get_running_loop")             \
     X(set_running_loop, "asyncio", "_set_running_loop")             \

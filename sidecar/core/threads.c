@@ -37,11 +37,15 @@ struct ScThreads {
     Slot *idle;
     size_t idle_count;
     size_t alive;
+    size_t blocked; /* threads inside sc_threads_block */
     bool closed;
     bool let_go; /* sc_threads_free was called: the last thread frees */
     unsigned workers;
+    unsigned places; /* slots: workers and spares */
     Slot slots[];
 };
+
+static _Thread_local Slot *current_slot;
 
 static int
 init_sync(ScThreads *threads)
@@ -68,7 +72,8 @@ sc_threads_new(const ScThreadsWork *work, void *context, const char *name,
         errno = EINVAL;
         return NULL;
     }
-    ScThreads *threads = calloc(1, sizeof(*threads) + workers * sizeof(Slot));
+    unsigned places = workers + SC_THREADS_SPARE;
+    ScThreads *threads = calloc(1, sizeof(*threads) + places * sizeof(Slot));
     if (threads == NULL) {
         return NULL;
     }
@@ -82,8 +87,9 @@ sc_threads_new(const ScThreadsWork *work, void *context, const char *name,
     threads->context = context;
     snprintf(threads->name, sizeof(threads->name), "%s", name);
     threads->workers = workers;
+    threads->places = places;
     threads->room = room;
-    for (unsigned i = 0; i < workers; i++) {
+    for (unsigned i = 0; i < places; i++) {
         threads->slots[i].threads = threads;
         threads->slots[i].park.event_fd = -1;
     }
@@ -96,6 +102,15 @@ destroy(ScThreads *threads)
     pthread_cond_destroy(&threads->ended);
     pthread_mutex_destroy(&threads->lock);
     free(threads);
+}
+
+/* Threads that are neither idle nor blocked.  As long as there are `workers`
+ * of them nobody else needs to be woken: each looks into the queue after its
+ * job. */
+static size_t
+running(ScThreads *threads)
+{
+    return threads->alive - threads->idle_count - threads->blocked;
 }
 
 static ScJob *
@@ -174,7 +189,9 @@ run_jobs(ScThreads *threads, Slot *slot, void *thread)
     bool paused = true;
     pthread_mutex_lock(&threads->lock);
     for (;;) {
-        ScJob *job = pop_job(threads);
+        /* One that this stood in for may have gone on. */
+        bool surplus = !threads->closed && running(threads) > threads->workers;
+        ScJob *job = surplus ? NULL : pop_job(threads);
         if (job == NULL && threads->closed) {
             break;
         }
@@ -222,6 +239,7 @@ thread_main(void *arg)
 {
     Slot *slot = arg;
     ScThreads *threads = slot->threads;
+    current_slot = slot;
     set_name(slot);
     void *thread = threads->work->begin(threads->context,
                                         (unsigned)(slot - threads->slots));
@@ -266,6 +284,52 @@ start_thread(ScThreads *threads)
     return rc;
 }
 
+/* Under the lock: let one more thread look at the queue, where one may run.
+ * `*woken`: to be woken after it.  What pthread_create returned. */
+static int
+summon(ScThreads *threads, Slot **woken)
+{
+    *woken = NULL;
+    if (running(threads) >= threads->workers) {
+        return 0;
+    }
+    *woken = pop_idle(threads);
+    if (*woken != NULL || threads->alive >= threads->places) {
+        return 0;
+    }
+    return start_thread(threads);
+}
+
+ScThreads *
+sc_threads_current(void)
+{
+    return current_slot ? current_slot->threads : NULL;
+}
+
+void
+sc_threads_block(ScThreads *threads)
+{
+    Slot *woken = NULL;
+    pthread_mutex_lock(&threads->lock);
+    threads->blocked++;
+    if (threads->queued > 0) {
+        /* Where no thread can be made, the job waits for those there are. */
+        summon(threads, &woken);
+    }
+    pthread_mutex_unlock(&threads->lock);
+    if (woken != NULL) {
+        sc_park_set(&woken->park, 1);
+    }
+}
+
+void
+sc_threads_unblock(ScThreads *threads)
+{
+    pthread_mutex_lock(&threads->lock);
+    threads->blocked--;
+    pthread_mutex_unlock(&threads->lock);
+}
+
 int
 sc_threads_submit(ScThreads *threads, ScJob *job)
 {
@@ -280,13 +344,10 @@ sc_threads_submit(ScThreads *threads, ScJob *job)
     }
     else {
         push_job(threads, job);
-        woken = pop_idle(threads);
-        if (woken == NULL && threads->alive < threads->workers) {
-            error = start_thread(threads);
-            if (error != 0 && threads->alive == 0) {
-                unpush_job(threads, job);
-                result = SC_THREADS_NONE;
-            }
+        error = summon(threads, &woken);
+        if (error != 0 && threads->alive == 0) {
+            unpush_job(threads, job);
+            result = SC_THREADS_NONE;
         }
     }
     pthread_mutex_unlock(&threads->lock);
@@ -326,7 +387,7 @@ sc_threads_drain(ScThreads *threads)
 static void
 join_ended(ScThreads *threads)
 {
-    for (unsigned i = 0; i < threads->workers; i++) {
+    for (unsigned i = 0; i < threads->places; i++) {
         Slot *slot = &threads->slots[i];
         if (slot->state == SLOT_ENDED) {
             pthread_join(slot->id, NULL);
@@ -361,7 +422,7 @@ sc_threads_is_worker(ScThreads *threads)
 {
     int found = 0;
     pthread_mutex_lock(&threads->lock);
-    for (unsigned i = 0; i < threads->workers; i++) {
+    for (unsigned i = 0; i < threads->places; i++) {
         Slot *slot = &threads->slots[i];
         found |= slot->state == SLOT_ALIVE &&
                  pthread_equal(slot->id, pthread_self());
@@ -376,7 +437,7 @@ sc_threads_free(ScThreads *threads)
     sc_threads_close(threads);
     pthread_mutex_lock(&threads->lock);
     join_ended(threads);
-    for (unsigned i = 0; i < threads->workers; i++) {
+    for (unsigned i = 0; i < threads->places; i++) {
         if (threads->slots[i].state == SLOT_ALIVE) {
             pthread_detach(threads->slots[i].id);
         }

@@ -3,8 +3,13 @@
  *
  * A thread that has run out of jobs lies on a stack of idle ones; the one
  * that lay down last is woken first, its caches still warm.  A job that is
- * submitted while none is idle starts another thread where the maximum
- * allows; else it waits its turn, first come, first served.
+ * submitted while fewer than `workers` run wakes one, or starts another; else
+ * it waits its turn, first come, first served.
+ *
+ * A job that blocks because it waits for what other jobs may have to do says
+ * so (block, unblock): while it does, its thread is not counted, so that one
+ * more may take its place; as many as SC_THREADS_SPARE.  When it goes on, the
+ * next thread that comes to the end of its job lies down.
  *
  * All signals are blocked in the threads, and their names show in `ps -L` as
  * NAME-0, NAME-1, ... (15 characters, the number always whole).
@@ -20,6 +25,9 @@
 #include <stdint.h>
 
 #define SC_THREADS_MAX 1024
+
+/* Most threads beyond `workers` that stand in for blocked ones. */
+#define SC_THREADS_SPARE 256
 
 /* Embedded by its owner, who keeps it alive until it has run or has been
  * drained.  `thread` is what begin returned on this thread. */
@@ -74,6 +82,14 @@ ScJob *sc_threads_drain(ScThreads *threads);
  * `until` (SC_NEVER: no limit).  How many have not: they are stuck in a job.
  * May be called again.  Not from a thread of the pool; without the GIL. */
 size_t sc_threads_join(ScThreads *threads, int64_t until);
+
+/* The pool whose thread this is; NULL: none's.  In the child of a fork made
+ * inside a job it is the parent's, which is not to be used. */
+ScThreads *sc_threads_current(void);
+
+/* This thread's job begins to wait, and waits no more.  From the job only. */
+void sc_threads_block(ScThreads *threads);
+void sc_threads_unblock(ScThreads *threads);
 
 /* Is this thread one of the pool's? */
 int sc_threads_is_worker(ScThreads *threads);

@@ -1,6 +1,7 @@
 /* Threads: the pool runs each job once, starts and keeps threads as promised,
  * and ends within its limits. */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -338,6 +339,83 @@ test_bad_sizes(void)
     sc_threads_free(unused);
 }
 
+typedef struct {
+    ScJob base;
+    ScThreads *threads;
+    ScPark *blocked; /* set when it blocks; NULL: it does not */
+    ScPark *gate;
+    atomic_int *running;
+    atomic_int *most;
+    atomic_int *done;
+} BlockingJob;
+
+static void
+run_blocking(ScJob *base, void *thread)
+{
+    BlockingJob *job = (BlockingJob *)base;
+    (void)thread;
+    CHECK(sc_threads_current() == job->threads);
+    if (job->blocked != NULL) {
+        sc_threads_block(job->threads);
+        sc_park_set(job->blocked, 1);
+        sc_park_wait(job->gate, 0, SC_NEVER, -1);
+        sc_threads_unblock(job->threads);
+    }
+    else {
+        int now = atomic_fetch_add(job->running, 1) + 1;
+        if (now > atomic_load(job->most)) {
+            atomic_store(job->most, now);
+        }
+        sched_yield();
+        atomic_fetch_sub(job->running, 1);
+    }
+    atomic_fetch_add(job->done, 1);
+}
+
+static void
+test_a_blocked_job_gives_its_place(void)
+{
+    enum { DEPTH = 20, MORE = 200 };
+    Counters counters = {0};
+    ScThreads *threads = sc_threads_new(&work, &counters, "t", 1, 1000);
+    CHECK(sc_threads_current() == NULL);
+    atomic_int running = 0, most = 0, done = 0;
+    ScPark gates[DEPTH], blocked[DEPTH];
+    BlockingJob jobs[DEPTH + MORE];
+    for (int i = 0; i < DEPTH + MORE; i++) {
+        jobs[i] = (BlockingJob){.base.run = run_blocking,
+                                .threads = threads,
+                                .running = &running,
+                                .most = &most,
+                                .done = &done};
+    }
+    for (int i = 0; i < DEPTH; i++) {
+        gates[i] = blocked[i] = (ScPark){.event_fd = -1};
+        jobs[i].gate = &gates[i];
+        jobs[i].blocked = &blocked[i];
+        CHECK_EQ(sc_threads_submit(threads, &jobs[i].base), 0);
+        sc_park_wait(&blocked[i], 0, SC_NEVER, -1);
+    }
+    CHECK_EQ(sc_threads_stats(threads).threads, DEPTH);
+    for (int i = DEPTH; i < DEPTH + MORE / 2; i++) {
+        CHECK_EQ(sc_threads_submit(threads, &jobs[i].base), 0);
+    }
+    WAIT_UNTIL(atomic_load(&done) == MORE / 2);
+    CHECK_EQ(atomic_load(&most), 1);
+    for (int i = 0; i < DEPTH; i++) {
+        sc_park_set(&gates[i], 1);
+    }
+    WAIT_UNTIL(atomic_load(&done) == DEPTH + MORE / 2);
+    WAIT_UNTIL(sc_threads_stats(threads).idle == DEPTH + 1);
+    /* One at a time again, whoever is woken, and no job is left. */
+    for (int i = DEPTH + MORE / 2; i < DEPTH + MORE; i++) {
+        CHECK_EQ(sc_threads_submit(threads, &jobs[i].base), 0);
+    }
+    WAIT_UNTIL(atomic_load(&done) == DEPTH + MORE);
+    CHECK_EQ(atomic_load(&most), 1);
+    finish(threads, &counters);
+}
+
 int
 main(void)
 {
@@ -349,6 +427,7 @@ main(void)
     test_let_go_while_it_runs();
     test_a_thread_that_cannot_begin_loses_no_job();
     test_names_and_signals();
+    test_a_blocked_job_gives_its_place();
     test_many_submitters(1);
     test_many_submitters(5);
     return 0;
