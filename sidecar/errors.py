@@ -11,6 +11,7 @@ __all__ = [
     "DeadlockError",
     "ForkedError",
     "LoopOwnedError",
+    "NoCallerError",
     "SidecarError",
 ]
 
@@ -60,3 +61,9 @@ class LoopOwnedError(SidecarError, RuntimeError):
     """A bridge's loop was told to run, stop or close; only its bridge may do that."""
 
     code = "SC0005"
+
+
+class NoCallerError(SidecarError, RuntimeError):
+    """``to_caller`` in a coroutine for which no thread waits (any more)."""
+
+    code = "SC0006"

@@ -5,6 +5,7 @@
 
 #include "core/clock.h"
 #include "core/errors.h"
+#include "core/lineage.h"
 #include "core/loop_run.h"
 #include "core/module.h"
 #include "core/producer.h"
@@ -114,6 +115,8 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
                    is_main ? st->signal_event_fd : -1);
     self->timer = (ScTimer){.kind = SC_TIMER_CALL};
     self->next_finished = NULL;
+    atomic_init(&self->errands.top, NULL);
+    self->lineage = NULL;
     self->coro = args->coro;
     self->context = context;
     self->value = Py_XNewRef(args->value);
@@ -137,6 +140,7 @@ call_traverse(ScCall *self, visitproc visit, void *arg)
     Py_VISIT(self->coro);
     Py_VISIT(self->context);
     Py_VISIT(self->value);
+    Py_VISIT(self->lineage);
     Py_VISIT(self->task);
     Py_VISIT(self->result);
     Py_VISIT(self->error);
@@ -149,6 +153,10 @@ call_clear(ScCall *self)
     Py_CLEAR(self->coro);
     Py_CLEAR(self->context);
     Py_CLEAR(self->value);
+    if (self->lineage != NULL) {
+        sc_lineage_end(self->lineage);
+        Py_CLEAR(self->lineage);
+    }
     Py_CLEAR(self->task);
     Py_CLEAR(self->result);
     Py_CLEAR(self->error);
@@ -172,6 +180,10 @@ call_dealloc(ScCall *self)
 static void
 settle(ScCall *self, PyObject *result, PyObject *error)
 {
+    if (self->lineage != NULL) {
+        sc_lineage_end(self->lineage);
+        Py_CLEAR(self->lineage);
+    }
     self->result = result;
     self->error = error;
     self->done = true;
@@ -264,7 +276,9 @@ sc_call_start(ScCall *self)
         settle(self, NULL, NULL);
         return;
     }
+    loop->starting = (PyObject *)self;
     self->task = sc_task_start(loop, self->coro, self->context);
+    loop->starting = NULL;
     if (sc_loop_is_dead(loop)) {
         PyErr_Clear();
         return;

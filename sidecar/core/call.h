@@ -31,6 +31,8 @@ typedef struct ScCall {
     ScOp cancel_op;
     ScTimer timer; /* first the time-out, then the end of the cleanup */
     struct ScCall *next_finished;
+    ScInbox errands;   /* jobs for the thread that waits (errand.h) */
+    PyObject *lineage; /* what its coroutines know it by; or NULL */
     PyObject *coro;    /* a coroutine; of a step: its producer */
     PyObject *context; /* NULL of a step, whose producer has one */
     PyObject *value;   /* a step's, to send or throw; or NULL */
@@ -66,6 +68,10 @@ typedef struct {
  * with what it raised, DeadlockError, CallTimeoutError, ForkedError, or what a
  * signal handler raised meanwhile. */
 PyObject *sc_call_run(ScLoop *loop, const ScCallArgs *args);
+
+/* On the owner: have the thread that waits for this call run a job; it owns
+ * the job from here on. */
+void sc_call_send_errand(ScCall *self, ScOp *errand);
 
 /* A coroutine that awaits `awaitable` (itself where it is one), or NULL with
  * TypeError set. */

@@ -13,6 +13,7 @@ typedef enum {
     TURN_OVER,        /* the call is done */
     TURN_MINE,        /* this thread owns the loop now */
     TURN_WAIT,        /* it does not (any more) */
+    TURN_ERRAND,      /* it does not, and has something to do */
     TURN_INTERRUPTED, /* an error is set; ownership as before */
     TURN_FORKED,      /* a child, in which the loop is dead */
     TURN_GIVEN_UP,    /* the loop is stuck, and patience over */
@@ -43,6 +44,10 @@ drive_turn(ScCall *self, bool fresh)
         sc_drive_requeue(loop->drive, &self->waiter,
                          sc_timers_next(&loop->timers));
         return TURN_WAIT;
+    case SC_DRIVE_ERRAND:
+        sc_drive_step_out(loop->drive, &self->waiter, loop->ring.count > 0,
+                          sc_timers_next(&loop->timers));
+        return TURN_ERRAND;
     case SC_DRIVE_FORKED:
         PyErr_Clear();
         sc_timers_remove(&loop->timers, &self->timer);
@@ -82,8 +87,66 @@ wait_turn(ScCall *self)
         return TURN_OVER;
     case SC_PROMOTED:
         return TURN_MINE;
+    case SC_SUMMONED:
+        return TURN_ERRAND;
     }
     return why == SC_PARK_TIMEOUT ? TURN_GIVEN_UP : TURN_WAIT;
+}
+
+void
+sc_call_send_errand(ScCall *self, ScOp *errand)
+{
+    sc_inbox_push(&self->errands, errand);
+    sc_drive_summon(self->loop->drive, &self->waiter);
+}
+
+/* Run what the call asks of this thread, which owns nothing meanwhile. */
+static Turn
+run_errands(ScCall *self)
+{
+    ScLoop *loop = self->loop;
+    for (;;) {
+        ScOp *errand = sc_inbox_take(&self->errands);
+        while (errand != NULL) {
+            ScOp *next = errand->next;
+            sc_job_run_errand(errand);
+            errand = next;
+            if (sc_loop_is_dead(loop)) {
+                return TURN_FORKED;
+            }
+        }
+        switch (sc_drive_step_in(loop->drive, &self->waiter, &self->errands)) {
+        case SC_PROMOTED:
+            return TURN_MINE;
+        case SC_WAITING:
+            return TURN_WAIT;
+        case SC_DONE:
+            return TURN_OVER;
+        }
+    }
+}
+
+/* The call is over; who sent what was not run any more still waits for it. */
+static void
+refuse_errands(ScCall *self)
+{
+    ScOp *errand = sc_inbox_take(&self->errands);
+    if (errand == NULL || sc_loop_is_dead(self->loop)) {
+        return;
+    }
+    PyObject *before = sc_error_take();
+    sc_error_raise(self->st, SC_E_NO_CALLER,
+                   "the thread that waited for this call waits no more");
+    PyObject *error = sc_error_take();
+    while (errand != NULL) {
+        ScOp *next = errand->next;
+        sc_job_fail_errand(errand, error);
+        errand = next;
+    }
+    Py_XDECREF(error);
+    if (before != NULL) {
+        sc_error_restore(before);
+    }
 }
 
 /* The caller wants it cancelled: at once where it owns the loop. */
@@ -139,6 +202,9 @@ serve(ScCall *self, bool mine, PyObject **interrupt)
     bool fresh = mine;
     for (;;) {
         Turn turn = mine ? drive_turn(self, fresh) : wait_turn(self);
+        if (turn == TURN_ERRAND) {
+            turn = run_errands(self);
+        }
         if (turn == TURN_WAIT && PyErr_Occurred()) {
             mine = false;
             turn = TURN_INTERRUPTED;
@@ -156,6 +222,7 @@ serve(ScCall *self, bool mine, PyObject **interrupt)
             fresh = false;
             break;
         case TURN_WAIT:
+        case TURN_ERRAND:
             mine = false;
             break;
         case TURN_GIVEN_UP:
@@ -277,6 +344,7 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
     }
     PyObject *interrupt = NULL;
     Turn turn = serve(call, mine, &interrupt);
+    refuse_errands(call);
     PyObject *result = answer(call, turn, interrupt);
     Py_DECREF((PyObject *)call);
     return result;

@@ -36,7 +36,7 @@ sc_waiter_init(ScWaiter *waiter, bool restricted, int event_fd)
     waiter->park.event_fd = event_fd;
     waiter->thread = sc_thread_self();
     waiter->restricted = restricted;
-    waiter->queued = false;
+    waiter->queued = waiter->away = false;
 }
 
 static void
@@ -85,6 +85,28 @@ set_owner(ScDrive *drive, uintptr_t thread, bool restricted)
     atomic_store_explicit(&drive->owner, thread, memory_order_relaxed);
 }
 
+/* Under the lock: the loop is free, and may be this waiter's, of whose call
+ * `calls` knows or not yet. */
+static bool
+take_if_free(ScDrive *drive, ScWaiter *waiter, size_t own_calls)
+{
+    bool is_free =
+        atomic_load_explicit(&drive->owner, memory_order_relaxed) == 0;
+    bool alone =
+        atomic_load_explicit(&drive->calls, memory_order_relaxed) ==
+            own_calls &&
+        atomic_load_explicit(&drive->tasks, memory_order_relaxed) == 0;
+    if (!is_free || (waiter->restricted && !alone)) {
+        return false;
+    }
+    set_owner(drive, waiter->thread, waiter->restricted);
+    /* A watch that has not fired has seen nothing. */
+    drive->quiet = drive->pump != NULL && drive->pump->watch == SC_WATCH_ARMED;
+    /* From here on this thread looks at the inbox itself. */
+    atomic_store(&drive->poller.asleep, false);
+    return true;
+}
+
 bool
 sc_drive_enter(ScDrive *drive, ScWaiter *waiter)
 {
@@ -95,22 +117,9 @@ sc_drive_enter(ScDrive *drive, ScWaiter *waiter)
                               memory_order_relaxed);
         return false;
     }
-    bool is_free =
-        atomic_load_explicit(&drive->owner, memory_order_relaxed) == 0;
-    bool alone =
-        atomic_load_explicit(&drive->calls, memory_order_relaxed) == 0 &&
-        atomic_load_explicit(&drive->tasks, memory_order_relaxed) == 0;
+    bool mine = take_if_free(drive, waiter, 0);
     atomic_fetch_add_explicit(&drive->calls, 1, memory_order_relaxed);
-    bool mine = is_free && (alone || !waiter->restricted);
-    if (mine) {
-        set_owner(drive, waiter->thread, waiter->restricted);
-        /* A watch that has not fired has seen nothing. */
-        drive->quiet =
-            drive->pump != NULL && drive->pump->watch == SC_WATCH_ARMED;
-        /* From here on this thread looks at the inbox itself. */
-        atomic_store(&drive->poller.asleep, false);
-    }
-    else {
+    if (!mine) {
         append(drive, waiter);
     }
     pthread_mutex_unlock(&drive->lock);
@@ -233,10 +242,59 @@ sc_drive_complete(ScDrive *drive, ScWaiter *waiter)
         unlink_waiter(drive, waiter);
         wake = sc_park_store(&waiter->park, SC_DONE);
     }
+    else if (waiter->away) {
+        atomic_store_explicit(&waiter->park.word, SC_DONE,
+                              memory_order_relaxed);
+    }
     pthread_mutex_unlock(&drive->lock);
     if (queued) {
         sc_park_wake(wake);
     }
+}
+
+void
+sc_drive_summon(ScDrive *drive, ScWaiter *waiter)
+{
+    ScParkWake wake;
+    pthread_mutex_lock(&drive->lock);
+    bool queued = waiter->queued;
+    if (queued) {
+        unlink_waiter(drive, waiter);
+        waiter->away = true;
+        wake = sc_park_store(&waiter->park, SC_SUMMONED);
+    }
+    pthread_mutex_unlock(&drive->lock);
+    if (queued) {
+        sc_park_wake(wake);
+    }
+}
+
+void
+sc_drive_step_out(ScDrive *drive, ScWaiter *waiter, bool due,
+                  int64_t next_timer)
+{
+    pthread_mutex_lock(&drive->lock);
+    waiter->away = true;
+    atomic_store_explicit(&waiter->park.word, SC_SUMMONED,
+                          memory_order_relaxed);
+    leave_locked(drive, due, next_timer);
+}
+
+int
+sc_drive_step_in(ScDrive *drive, ScWaiter *waiter, ScInbox *errands)
+{
+    pthread_mutex_lock(&drive->lock);
+    int word = atomic_load_explicit(&waiter->park.word, memory_order_relaxed);
+    if (word == SC_SUMMONED && sc_inbox_is_empty(errands)) {
+        waiter->away = false;
+        word = take_if_free(drive, waiter, 1) ? SC_PROMOTED : SC_WAITING;
+        atomic_store_explicit(&waiter->park.word, word, memory_order_relaxed);
+        if (word == SC_WAITING) {
+            append(drive, waiter);
+        }
+    }
+    pthread_mutex_unlock(&drive->lock);
+    return word;
 }
 
 bool

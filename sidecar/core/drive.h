@@ -11,13 +11,18 @@
  *     to the oldest waiter of any kind; else the loop is free, `asleep` is
  * announced, the inbox was empty after that, and the pump's watch is armed. So
  * whatever comes due finds someone to run it.
- *  3. A queued waiter leaves the queue once: promoted (it now owns the loop)
- *     or done (its call is over), never both.  Its word changes with it, under
- *     the lock; it is woken after.
+ *  3. A queued waiter leaves the queue once: promoted (it now owns the loop),
+ *     done (its call is over) or summoned (its call has an errand for this
+ *     thread), never two of them.  Its word changes with it, under the lock;
+ *     it is woken after.
  *  4. A restricted owner drives its own call only: as soon as `calls` shows
  *     another one it hands over and waits.  It gets the loop only while no
  *     other call and no task left by one is alive.  (Without a pump it is the
  *     last resort, and is not restricted then.)
+ *  5. A waiter that is away owns nothing and is in no queue, while its call
+ *     goes on, and may end: its word is done then.  It comes back only past
+ *     the last errand: whoever sends one pushes it first and summons after,
+ *     and the way back looks under the lock.
  *
  * The lock is held for a few instructions and at most two epoll_ctl calls;
  * nobody attaches, waits or runs Python under it, so holding the GIL while
@@ -35,16 +40,17 @@
 #include "core/park.h"
 #include "core/poller.h"
 
-enum { SC_WAITING, SC_PROMOTED, SC_DONE };
+enum { SC_WAITING, SC_PROMOTED, SC_DONE, SC_SUMMONED };
 
 /* A caller, for the time of its call.  Embedded; the memory must outlive the
  * sc_drive_complete that ends it. */
 typedef struct ScWaiter {
     struct ScWaiter *prev, *next;
-    ScPark park; /* SC_WAITING, SC_PROMOTED or SC_DONE */
+    ScPark park; /* one of those above */
     uintptr_t thread;
     bool restricted; /* drives its own call only (main thread, deep stack) */
     bool queued;
+    bool away; /* on an errand of its call's */
 } ScWaiter;
 
 struct ScPump;
@@ -125,6 +131,19 @@ sc_drive_must_yield(ScDrive *drive, bool is_pump)
 
 /* A restricted owner whose call is not done queues up again and leaves. */
 void sc_drive_requeue(ScDrive *drive, ScWaiter *waiter, int64_t next_timer);
+
+/* The owner sends the call's thread on an errand, which it has just pushed to
+ * the call's `errands`: wake it, if it waits.  The owner itself looks by
+ * itself. */
+void sc_drive_summon(ScDrive *drive, ScWaiter *waiter);
+
+/* An owner goes on an errand; as sc_drive_leave. */
+void sc_drive_step_out(ScDrive *drive, ScWaiter *waiter, bool due,
+                       int64_t next_timer);
+
+/* And comes back.  SC_PROMOTED: it owns the loop; SC_WAITING: it is queued;
+ * SC_DONE: its call is over; SC_SUMMONED: there is another errand. */
+int sc_drive_step_in(ScDrive *drive, ScWaiter *waiter, ScInbox *errands);
 
 /* The owner ends a call: its own, or a waiter's, which it wakes. */
 void sc_drive_complete(ScDrive *drive, ScWaiter *waiter);

@@ -16,6 +16,8 @@ class_of(ScState *st, ScErrorCode code)
         return st->error_forked;
     case SC_E_LOOP_OWNED:
         return st->error_loop_owned;
+    case SC_E_NO_CALLER:
+        return st->error_no_caller;
     }
     return st->error_sidecar;
 }

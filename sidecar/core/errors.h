@@ -10,6 +10,7 @@ typedef enum {
     SC_E_TIMEOUT,
     SC_E_FORKED,
     SC_E_LOOP_OWNED,
+    SC_E_NO_CALLER,
 } ScErrorCode;
 
 /* Raise the exception that belongs to the code, its number at the end of the

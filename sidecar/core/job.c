@@ -1,6 +1,7 @@
 #include "core/job.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 
 typedef struct {
     ScJob base;
+    ScOp errand;
     ScState *st;
     PyObject *type; /* keeps the module, and so st, alive */
     PyObject *future;
@@ -238,11 +240,10 @@ end_in_child(void *thread)
     pthread_exit(NULL);
 }
 
+/* Run it, tell the end, free it. */
 static void
-job_run(ScJob *base, void *thread)
+job_serve(Job *job)
 {
-    Job *job = (Job *)base;
-    unsigned generation = job->generation;
     if (job_claim(job)) {
         PyObject *error = NULL;
         PyObject *result = job_call(job, &error);
@@ -256,9 +257,43 @@ job_run(ScJob *base, void *thread)
         Py_XDECREF(error);
     }
     job_free(job);
+}
+
+static void
+job_run(ScJob *base, void *thread)
+{
+    Job *job = (Job *)base;
+    unsigned generation = job->generation;
+    job_serve(job);
     if (generation != sc_fork_generation()) {
         end_in_child(thread);
     }
+}
+
+static Job *
+job_of_errand(ScOp *errand)
+{
+    return (Job *)((char *)errand - offsetof(Job, errand));
+}
+
+ScOp *
+sc_job_errand(ScJob *job)
+{
+    return &((Job *)job)->errand;
+}
+
+void
+sc_job_run_errand(ScOp *errand)
+{
+    job_serve(job_of_errand(errand));
+}
+
+void
+sc_job_fail_errand(ScOp *errand, PyObject *error)
+{
+    Job *job = job_of_errand(errand);
+    job_tell(job, job->st->str_set_exception, error);
+    job_free(job);
 }
 
 ScJob *

@@ -8,6 +8,7 @@
 #ifndef SIDECAR_CORE_JOB_H
 #define SIDECAR_CORE_JOB_H
 
+#include "core/inbox.h"
 #include "core/state.h"
 #include "core/threads.h"
 
@@ -33,6 +34,12 @@ void sc_job_wait_end(void *pool);
 
 /* A job that no pool took.  Its future is left as it is. */
 void sc_job_free(ScJob *job);
+
+/* A job as an errand: an op for a call's inbox, which owns it then.  Run it on
+ * this thread; or let it fail with `error`, borrowed. */
+ScOp *sc_job_errand(ScJob *job);
+void sc_job_run_errand(ScOp *errand);
+void sc_job_fail_errand(ScOp *errand, PyObject *error);
 
 /* End jobs that nobody will run, linked by `next`: their futures are
  * cancelled, and whoever waits for them is told.  NULL does nothing.  The

@@ -354,6 +354,12 @@ static PyMethodDef loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *
+get_starting(ScLoop *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->starting != NULL);
+}
+
 #define FLAG(name, field)                               \
     {                                                   \
         name, (getter)get_flag, (setter)set_flag, NULL, \
@@ -369,7 +375,7 @@ static PyGetSetDef loop_getset[] = {
     FLAG("_stopping", stopping),
     FLAG("_debug", debug),
     FLAG("_bridged", bridged),
-    FLAG("_starting", starting),
+    {"_starting", (getter)get_starting, NULL, NULL, NULL},
     FLAG("_signals_kept", signals.watched),
     {NULL, NULL, NULL, NULL, NULL},
 };

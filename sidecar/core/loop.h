@@ -75,7 +75,8 @@ typedef struct ScLoop {
     bool closed;
     bool stopping;
     bool debug;
-    bool starting; /* a call's first step runs inside Task() just now */
+    PyObject *starting; /* borrowed: the call, or producer, whose task is
+                           being made, and its first step run, just now */
 } ScLoop;
 
 static inline bool

@@ -514,6 +514,9 @@ run_ready(ScLoop *self, Driver *driver)
         if (is_over(self, driver)) {
             return SC_DRIVE_DONE;
         }
+        if (driver->own != NULL && !sc_inbox_is_empty(&driver->own->errands)) {
+            break;
+        }
     }
     return SC_DRIVE_YIELD;
 }
@@ -536,6 +539,9 @@ sc_loop_drive(ScLoop *self, struct ScCall *own)
         }
         if (is_over(self, &driver)) {
             return SC_DRIVE_DONE;
+        }
+        if (!own->done && !sc_inbox_is_empty(&own->errands)) {
+            return SC_DRIVE_ERRAND;
         }
         if (sc_drive_must_yield(self->drive, false)) {
             return SC_DRIVE_YIELD;

@@ -40,6 +40,7 @@ typedef enum {
     SC_DRIVE_ERROR = -1, /* this thread was interrupted: an error is set */
     SC_DRIVE_DONE,       /* the call is over */
     SC_DRIVE_YIELD,      /* another call has come: hand over and wait */
+    SC_DRIVE_ERRAND,     /* the call has something to do for this thread */
     SC_DRIVE_FORKED,     /* this is a child now: the loop is dead */
 } ScDriveResult;
 

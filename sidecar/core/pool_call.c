@@ -4,14 +4,20 @@
 #include <structmember.h>
 
 #include "core/await.h"
+#include "core/call.h"
+#include "core/errors.h"
+#include "core/lineage.h"
 #include "core/module.h"
+#include "core/support.h"
 
 typedef struct {
-    PyObject_VAR_HEAD ScState *st;
-    PyObject *pool;
+    PyVarObject ob_base;
+    ScState *st;
+    PyObject *pool;    /* NULL: for the caller's thread */
     PyObject *context; /* NULL: a copy of the awaiting one's */
     PyObject *name;
     PyObject *kwnames;
+    PyObject *changed; /* the caller's: what it sets there comes back */
     PyObject *waiting; /* the future's iterator, once it is submitted */
     Py_ssize_t nargs;  /* with the function; keywords follow */
     bool begun;
@@ -31,6 +37,40 @@ clear_arguments(PoolCall *self)
     Py_CLEAR(self->context);
 }
 
+/* To the thread that waits for what runs now. */
+static int
+send_errand(PoolCall *self, ScJobTarget *target)
+{
+    ScState *st = self->st;
+    ScLoop *loop = (ScLoop *)target->loop;
+    ScCall *call = NULL;
+    if (PyObject_TypeCheck(target->loop, st->loop_type) && loop->bridged &&
+        !sc_loop_is_dead(loop) && sc_drive_is_owner(loop->drive)) {
+        call = sc_lineage_call(loop);
+    }
+    if (call == NULL) {
+        if (!PyErr_Occurred()) {
+            sc_error_raise(
+                st, SC_E_NO_CALLER,
+                "to_caller(%U) in a coroutine for which no thread waits: it "
+                "was not begun by run_sync() or a stream's step, or outlived "
+                "it; to_async() runs a function on the worker pool",
+                self->name);
+        }
+        return -1;
+    }
+    self->changed = PyContext_CopyCurrent();
+    target->context = self->changed;
+    ScJob *job = self->changed ? sc_job_new(st, self->args, self->nargs,
+                                            self->kwnames, target)
+                               : NULL;
+    if (job != NULL) {
+        sc_call_send_errand(call, sc_job_errand(job));
+    }
+    Py_DECREF((PyObject *)call);
+    return job ? 0 : -1;
+}
+
 static int
 submit(PoolCall *self)
 {
@@ -46,8 +86,9 @@ submit(PoolCall *self)
     if (future != NULL) {
         ScJobTarget target = {
             .future = future, .loop = loop, .context = self->context};
-        rc = sc_pool_submit(self->pool, self->args, self->nargs, self->kwnames,
-                            &target);
+        rc = self->pool ? sc_pool_submit(self->pool, self->args, self->nargs,
+                                         self->kwnames, &target)
+                        : send_errand(self, &target);
         /* The job has its own: what runs now is not held by who waits. */
         clear_arguments(self);
     }
@@ -65,7 +106,22 @@ end(PoolCall *self)
 {
     self->over = true;
     Py_CLEAR(self->waiting);
+    Py_CLEAR(self->changed);
     clear_arguments(self);
+}
+
+/* It has run, or failed: what it set in context variables is set here. */
+static void
+write_back(PoolCall *self)
+{
+    if (self->changed == NULL) {
+        return;
+    }
+    PyObject *error = sc_error_take();
+    sc_support_tell("write_back", "(O)", self->changed);
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
 }
 
 static ScAwaitResult
@@ -86,6 +142,7 @@ send(PoolCall *self, PyObject **value)
     }
     ScAwaitResult result = sc_await_send(self->st, self->waiting, value);
     if (result != SC_AWAIT_YIELD) {
+        write_back(self);
         end(self);
     }
     return result;
@@ -167,6 +224,36 @@ call_repr(PoolCall *self)
 
 /* -- life --------------------------------------------------------------- */
 
+/* args[0] is the function. */
+static PyObject *
+new_call(ScState *st, PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
+         PyObject *kwnames)
+{
+    Py_ssize_t count = nargs + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
+    PyTypeObject *type = st->pool_call_type;
+    PoolCall *self = (PoolCall *)type->tp_alloc(type, count);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->st = st;
+    self->pool = Py_XNewRef(pool);
+    self->kwnames = Py_XNewRef(kwnames);
+    self->nargs = nargs;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        self->args[i] = Py_NewRef(args[i]);
+    }
+    self->name = PyObject_GetAttr(args[0], st->str___qualname__);
+    if (self->name == NULL || !PyUnicode_Check(self->name)) {
+        PyErr_Clear();
+        Py_XSETREF(self->name, PyObject_Repr(args[0]));
+    }
+    if (self->name == NULL) {
+        self->begun = true;
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
 PyObject *
 sc_pool_call(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
@@ -183,33 +270,25 @@ sc_pool_call(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
                             args[0]);
     }
     ScState *st = sc_state_of_type(Py_TYPE(pool));
-    if (st == NULL) {
-        return NULL;
+    PyObject *self =
+        st ? new_call(st, pool, args + 1, nargs - 1, kwnames) : NULL;
+    if (self != NULL && args[0] != Py_None) {
+        ((PoolCall *)self)->context = Py_NewRef(args[0]);
     }
-    Py_ssize_t count = nargs - 1 + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
-    PyTypeObject *type = st->pool_call_type;
-    PoolCall *self = (PoolCall *)type->tp_alloc(type, count);
-    if (self == NULL) {
-        return NULL;
+    return self;
+}
+
+static PyObject *
+module_to_caller(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    if (nargs < 1 || !PyCallable_Check(args[0])) {
+        return PyErr_Format(PyExc_TypeError,
+                            "to_caller() takes a function and its arguments, "
+                            "not %R",
+                            nargs < 1 ? Py_None : args[0]);
     }
-    self->st = st;
-    self->pool = Py_NewRef(pool);
-    self->context = args[0] == Py_None ? NULL : Py_NewRef(args[0]);
-    self->kwnames = Py_XNewRef(kwnames);
-    self->nargs = nargs - 1;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        self->args[i] = Py_NewRef(args[i + 1]);
-    }
-    self->name = PyObject_GetAttr(args[1], st->str___qualname__);
-    if (self->name == NULL || !PyUnicode_Check(self->name)) {
-        PyErr_Clear();
-        Py_XSETREF(self->name, PyObject_Repr(args[1]));
-    }
-    if (self->name == NULL) {
-        self->begun = true;
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
+    return new_call(sc_state_of_module(module), NULL, args, nargs, kwnames);
 }
 
 static int
@@ -218,6 +297,7 @@ call_traverse(PoolCall *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->pool);
     Py_VISIT(self->context);
+    Py_VISIT(self->changed);
     Py_VISIT(self->waiting);
     for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
         Py_VISIT(self->args[i]);
@@ -303,9 +383,22 @@ static PyType_Spec call_spec = {
     .slots = call_slots,
 };
 
+static PyMethodDef module_functions[] = {
+    {"to_caller", SC_METHOD(module_to_caller), METH_FASTCALL | METH_KEYWORDS,
+     "to_caller($module, fn, /, *args, **kwargs)\n--\n\n"
+     "A coroutine that runs fn on the very thread that waits in run_sync() "
+     "or a\nstream's step for what awaits it; the loop goes on meanwhile.  "
+     "What fn sets in\ncontext variables is set here then.  Raises what fn "
+     "raises; NoCallerError\nwhere no thread waits."},
+    {NULL, NULL, 0, NULL},
+};
+
 int
 sc_pool_call_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
-    return sc_type_add(module, &st->pool_call_type, &call_spec, NULL, NULL);
+    if (sc_type_add(module, &st->pool_call_type, &call_spec, NULL, NULL) < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, module_functions);
 }

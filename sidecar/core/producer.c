@@ -3,6 +3,7 @@
 #include <structmember.h>
 
 #include "core/await.h"
+#include "core/lineage.h"
 #include "core/module.h"
 #include "core/support.h"
 #include "core/task.h"
@@ -30,6 +31,7 @@ struct ScProducer {
     ScCall *call; /* strong: who waits for the next item */
     PyObject **items;
     size_t room, first, count;
+    PyObject *lineage; /* what its coroutines know it by; or NULL */
     PyObject *failure; /* for the consumer's next request */
     bool over;
     bool closing;   /* no item is wanted any more */
@@ -146,6 +148,27 @@ note_end(ScProducer *self, PyObject *error)
     }
 }
 
+static void
+end_lineage(ScProducer *self)
+{
+    if (self->lineage != NULL) {
+        sc_lineage_end(self->lineage);
+        Py_CLEAR(self->lineage);
+    }
+}
+
+PyObject **
+sc_producer_lineage(ScProducer *self)
+{
+    return &self->lineage;
+}
+
+ScCall *
+sc_producer_call(ScProducer *self)
+{
+    return self->call;
+}
+
 /* The generator is at its end.  Steals `error`, NULL: it just ended. */
 static void
 finish(ScProducer *self, PyObject *error)
@@ -171,6 +194,7 @@ finish(ScProducer *self, PyObject *error)
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->source);
     Py_CLEAR(self->task);
+    end_lineage(self);
     if (self->call != NULL) {
         bool is_close = self->call->request == SC_STEP_CLOSE;
         answer(self, is_close && error == NULL ? Py_NewRef(Py_None) : NULL,
@@ -452,8 +476,10 @@ resume(ScProducer *self)
     if (self->task != NULL) {
         return;
     }
+    self->loop->starting = (PyObject *)self;
     PyObject *task =
         sc_task_start(self->loop, (PyObject *)self, self->context);
+    self->loop->starting = NULL;
     if (sc_loop_is_dead(self->loop)) {
         /* The parent's: it stays as it was. */
         return;
@@ -760,6 +786,7 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
     Py_VISIT(self->gate);
     Py_VISIT(self->step);
     Py_VISIT(self->call);
+    Py_VISIT(self->lineage);
     Py_VISIT(self->failure);
     for (size_t i = 0; i < self->count; i++) {
         Py_VISIT(self->items[(self->first + i) % slots(self)]);
@@ -770,6 +797,7 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
 static int
 producer_clear(ScProducer *self)
 {
+    end_lineage(self);
     Py_CLEAR(self->source);
     Py_CLEAR(self->step);
     Py_CLEAR(self->iterator);

@@ -41,6 +41,11 @@ void sc_producer_begin(ScProducer *self, ScCall *call);
 void sc_producer_cancel(ScProducer *self);
 void sc_producer_abandon(ScProducer *self);
 
+/* On the owner: the call that waits for its next item, borrowed, or NULL; and
+ * where its lineage is kept (lineage.h). */
+ScCall *sc_producer_call(ScProducer *self);
+PyObject **sc_producer_lineage(ScProducer *self);
+
 /* The consumer, anywhere: an item that is there already (new reference), or
  * NULL.  *wake: enough of them are gone that reading on pays. */
 PyObject *sc_producer_pop(ScProducer *self, bool *wake);

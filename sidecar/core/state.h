@@ -31,7 +31,9 @@
     X(done)                               \
     X(eager_start)                        \
     X(exception)                          \
+    X(_callbacks)                         \
     X(fileno)                             \
+    X(get_coro)                           \
     X(handle)                             \
     X(loop)                               \
     X(message)                            \
@@ -61,6 +63,7 @@
     X(bridge)             \
     X(call)               \
     X(handle)             \
+    X(lineage)            \
     X(loop)               \
     X(mark)               \
     X(producer)           \
@@ -97,7 +100,8 @@
     X(error_closed, "sidecar.errors", "BridgeClosedError")          \
     X(error_timeout, "sidecar.errors", "CallTimeoutError")          \
     X(error_forked, "sidecar.errors", "ForkedError")                \
-    X(error_loop_owned, "sidecar.errors", "LoopOwnedError")
+    X(error_loop_owned, "sidecar.errors", "LoopOwnedError")         \
+    X(error_no_caller, "sidecar.errors", "NoCallerError")
 
 /* Other objects, made by the part that owns them. */
 #define SC_STATE_OBJECTS(X)                                                  \
@@ -108,6 +112,7 @@
     X(header_request_id) /* "X-Request-ID" (start_response.c) */             \
     X(default_bridge)    /* this interpreter's own bridge (bridge.c) */      \
     X(empty_context)     /* for callbacks that need none (task.c) */         \
+    X(lineage_var)       /* ContextVar: whose task this is (lineage.c) */    \
     X(kw_loop)           /* keyword names of calls to Task (task.c) */       \
     X(kw_task)                                                               \
     X(kw_context)                                                            \

@@ -1,5 +1,6 @@
 #include "core/task.h"
 
+#include "core/lineage.h"
 #include "core/module.h"
 #include "core/task_list.h"
 
@@ -130,6 +131,21 @@ make_by_factory(ScLoop *self, PyObject *const *args, PyObject *kwnames)
     return task;
 }
 
+/* Among the keyword arguments of create_task(coro, ...). */
+static bool
+has_context(ScState *st, PyObject *const *args, PyObject *kwnames)
+{
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t i = 0; i < nkw; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (name == st->str_context ||
+            PyUnicode_Compare(name, st->str_context) == 0) {
+            return args[1 + i] != Py_None;
+        }
+    }
+    return false;
+}
+
 PyObject *
 sc_loop_create_task(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
                     PyObject *kwnames)
@@ -141,6 +157,10 @@ sc_loop_create_task(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (sc_loop_check_open(self) < 0) {
+        return NULL;
+    }
+    if (self->bridged && !has_context(self->st, args, kwnames) &&
+        sc_lineage_mark(self) < 0) {
         return NULL;
     }
     PyObject *task = self->task_factory ? make_by_factory(self, args, kwnames)
@@ -194,10 +214,7 @@ start_in(ScLoop *self, PyObject *coro, PyObject *context)
 PyObject *
 sc_task_start(ScLoop *self, PyObject *coro, PyObject *context)
 {
-    self->starting = true;
-    PyObject *task = start_in(self, coro, context);
-    self->starting = false;
-    return task;
+    return start_in(self, coro, context);
 }
 
 int
