@@ -110,6 +110,20 @@ def deadlock_text(loop: asyncio.AbstractEventLoop, coro: object, is_step: int) -
     )
 
 
+def cycle_text(chain: list[tuple[object, contextvars.Context | None]]) -> str:
+    """``chain``: the call that would close the cycle, and from each call the one that its loop's thread waits for."""
+    names = [f"run_sync({name_of(coro)}){_request_of(context)}" for coro, context in chain]
+    waits = ", whose loop is held by a thread that waits for ".join(names)
+    return f"this call would wait for itself: {waits}, whose loop is held by this thread"
+
+
+def _request_of(context: contextvars.Context | None) -> str:
+    for var, value in context.items() if context is not None else ():
+        if var.name == "sidecar_request" and value is not None:
+            return f" of request {value.id}"
+    return ""
+
+
 def timeout_text(coro: object) -> str:
     return f"{name_of(coro)} did not finish within its timeout and was cancelled"
 

@@ -1,6 +1,7 @@
 #include "core/call.h"
 
 #include "core/clock.h"
+#include "core/cycle.h"
 #include "core/errors.h"
 #include "core/job.h"
 #include "core/loop_run.h"
@@ -318,23 +319,23 @@ refuse(ScState *st, ScLoop *loop, PyObject *coro, int request)
     return NULL;
 }
 
-PyObject *
-sc_call_run(ScLoop *loop, const ScCallArgs *args)
+/* A call that cannot be made: its coroutine is not left "never awaited". */
+static void
+drop_unmade(ScCall *call)
 {
-    ScDrive *drive = loop->drive;
-    if (sc_drive_is_owner(drive)) {
-        return refuse(loop->st, loop, args->coro, args->request);
+    if (call->request == SC_CALL_RUN) {
+        sc_call_close_coroutine(call->coro);
     }
-    ScCall *call = sc_call_new(loop, args);
-    if (call == NULL) {
-        return NULL;
-    }
-    bool mine = sc_drive_enter(drive, &call->waiter);
+    Py_DECREF((PyObject *)call);
+}
+
+/* Consumes the call. */
+static PyObject *
+run_call(ScLoop *loop, ScCall *call)
+{
+    bool mine = sc_drive_enter(loop->drive, &call->waiter);
     if (!mine && atomic_load(&call->waiter.park.word) == SC_DONE) {
-        if (call->request == SC_CALL_RUN) {
-            sc_call_close_coroutine(call->coro);
-        }
-        Py_DECREF((PyObject *)call);
+        drop_unmade(call);
         return sc_error_raise(loop->st, SC_E_CLOSED,
                               "the bridge is being shut down");
     }
@@ -348,4 +349,34 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
     PyObject *result = answer(call, turn, interrupt);
     Py_DECREF((PyObject *)call);
     return result;
+}
+
+/* On a thread that drives another loop, which stands still meanwhile. */
+static PyObject *
+run_inside(ScLoop *loop, ScCall *call)
+{
+    ScHolder holder;
+    if (sc_cycle_enter(&holder, call) < 0) {
+        drop_unmade(call);
+        return NULL;
+    }
+    Py_INCREF((PyObject *)call);
+    PyObject *result = run_call(loop, call);
+    sc_cycle_leave(&holder);
+    Py_DECREF((PyObject *)call);
+    return result;
+}
+
+PyObject *
+sc_call_run(ScLoop *loop, const ScCallArgs *args)
+{
+    if (sc_drive_is_owner(loop->drive)) {
+        return refuse(loop->st, loop, args->coro, args->request);
+    }
+    ScCall *call = sc_call_new(loop, args);
+    if (call == NULL) {
+        return NULL;
+    }
+    return sc_loop_driven_here() ? run_inside(loop, call)
+                                 : run_call(loop, call);
 }

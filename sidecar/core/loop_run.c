@@ -55,6 +55,14 @@ swap_task(ScState *st, PyObject *loop, PyObject *task)
     return PyObject_Vectorcall(st->swap_current_task, args, 2, NULL);
 }
 
+static _Thread_local ScLoop *driven_here;
+
+ScLoop *
+sc_loop_driven_here(void)
+{
+    return driven_here;
+}
+
 int
 sc_loop_enter(ScLoop *self, ScMarks *marks)
 {
@@ -84,6 +92,8 @@ sc_loop_enter(ScLoop *self, ScMarks *marks)
             tstate->coroutine_origin_tracking_depth = DEBUG_STACK_DEPTH;
         }
     }
+    marks->outer = driven_here;
+    driven_here = self;
     return 0;
 }
 
@@ -92,6 +102,7 @@ sc_loop_exit(ScLoop *self, ScMarks *marks)
 {
     ScState *st = self->st;
     sc_task_list_share(self);
+    driven_here = marks->outer;
     PyObject *error = sc_error_take();
     if (self->bridged) {
         PyThreadState_Get()->coroutine_origin_tracking_depth =

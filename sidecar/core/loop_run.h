@@ -11,6 +11,7 @@ typedef struct {
     PyObject *running; /* its running loop, or None */
     PyObject *task;    /* 3.14+: its current task, where it had a loop */
     ScAsyncgenHooks hooks;
+    ScLoop *outer;    /* what this thread drives otherwise; or NULL */
     int origin_depth; /* of coroutine origin tracking */
 } ScMarks;
 
@@ -22,6 +23,9 @@ int sc_loop_enter(ScLoop *self, ScMarks *marks);
 /* Undo it.  Keeps the error that is set; where none is, what a signal's
  * handler raised meanwhile may be set after it. */
 void sc_loop_exit(ScLoop *self, ScMarks *marks);
+
+/* The innermost loop whose marks are on this thread; NULL: none's. */
+ScLoop *sc_loop_driven_here(void);
 
 /* Put what has come through the inbox into ring and timers; no code of
  * anybody's is run.  0, or -1 without memory. */

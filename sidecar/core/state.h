@@ -143,7 +143,8 @@ typedef struct ScState {
     unsigned signal_fds_generation; /* of the process that made them */
     atomic_uint main_thread_generation;
     _Atomic(uintptr_t) main_thread;
-    bool exiting; /* no bridge is made any more */
+    struct ScHolder *holders; /* threads that drive and wait (cycle.h) */
+    bool exiting;             /* no bridge is made any more */
 } ScState;
 
 int sc_state_init(PyObject *module);
