@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextvars
 import os
@@ -16,8 +17,10 @@ from types import TracebackType
 from sidecar import _core
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
+from sidecar._gather import gathered, within
 from sidecar._pool import WorkerPool
 from sidecar._streams import source_of
+from sidecar._submit import SubmittedFuture, submit
 from sidecar._support import logger
 from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
@@ -103,8 +106,47 @@ class Sidecar(_core.Bridge):
         context: contextvars.Context | None = None,
         propagate: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> _core.Stream[Any]:
+        """An async iterable as a sync iterator with ``send``, ``throw`` and ``close``; also a context manager.
+
+        source: an async iterable, an awaitable of one, or a function that returns either, called with the
+            arguments.
+        prefetch: how many items it may read ahead; 0: the generator stands still between items.
+        context: the context of all steps; by default a copy of the caller's.
+        propagate: whether context variables that a step sets are set in the consumer's context, too.
+
+        All steps run in one task. Left before its end, or dropped, the generator is closed on the loop.
+        Raises ``TypeError`` for another source, ``ValueError`` for a negative ``prefetch``.
+        """
         return _core.Stream(self, source_of(source, args, kwargs), prefetch, context, propagate)
+
+    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> SubmittedFuture:
+        """Begin something and do not wait: a function on the pool, an awaitable on the loop.
+
+        work: a function, called with the arguments on a thread of the pool; a coroutine function, or an
+            awaitable, run on the loop. Each in a copy of the caller's context.
+
+        Returns a ``concurrent.futures.Future``. Its ``cancel()`` cancels a coroutine, or a function that has not
+        begun. An exception that nobody asks it for is logged when it goes.
+        Raises ``BridgeClosedError`` after ``shutdown()``, ``TypeError`` for anything else.
+        """
+        return submit(self, work, args, kwargs)
+
+    def gather(self, *aws: Any, return_exceptions: bool = False, timeout: float | None = None) -> Any:
+        """Await many at once; their results in a list, in the order of the arguments.
+
+        return_exceptions: whether exceptions are results, too; otherwise the first one is raised, after the
+            others were cancelled and their cleanup waited for.
+        timeout: seconds for all of them, as ``run_sync``'s.
+
+        From sync code the list; inside a running event loop a coroutine, to be awaited.
+        Raises ``TypeError`` for what is no awaitable.
+        """
+        limit = None if timeout is None else _seconds("timeout", timeout)
+        coro = gathered(aws, return_exceptions)
+        if asyncio._get_running_loop() is not None:
+            return coro if limit is None else within(coro, limit)
+        return self.run_sync(coro, timeout=limit)
 
     def _on_pool(self, context: contextvars.Context | None, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A coroutine that runs ``fn`` on the pool: in ``context``, or in a copy of the one it is awaited in."""
@@ -206,6 +248,11 @@ def _seconds(what: str, value: float) -> float:
     if not 0.0 <= seconds < float("inf"):
         raise ValueError(f"{what} must be a number of seconds from 0 on, not {value!r}")
     return seconds
+
+
+# Whoever reads a traceback wants to see their own code.
+for _name in ("stream", "submit", "gather"):
+    setattr(Sidecar, _name, _core.frameless(getattr(Sidecar, _name)))
 
 
 # -- this process's own bridge --------------------------------------------------

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sidecar")
 
+PACKAGE_FOLDER = os.path.join(os.path.dirname(__file__), "")
+
 
 def name_of(coro: object) -> str:
     """How a message names a coroutine: its qualified name and, if there is one, its file and line."""
@@ -29,7 +31,9 @@ def name_of(coro: object) -> str:
         return reprlib.repr(frame.f_locals["awaitable"]) if frame else "an awaitable"
     name = getattr(coro, "__qualname__", None) or type(coro).__qualname__
     code = getattr(coro, "cr_code", None)
-    return f"{name}() at {code.co_filename}:{code.co_firstlineno}" if code else name
+    if not code or code.co_filename.startswith(PACKAGE_FOLDER):
+        return name
+    return f"{name}() at {code.co_filename}:{code.co_firstlineno}"
 
 
 def breathe() -> None:
@@ -95,6 +99,20 @@ def write_back(context: contextvars.Context) -> None:
     for var, value in context.items():
         if var.get(_missing) is not value:
             var.set(value)
+
+
+def note_changes(context: contextvars.Context) -> None:
+    """What is set here is set in ``context``, too, which nobody is in."""
+    for var, value in contextvars.copy_context().items():
+        if context.get(var, _missing) is not value:
+            context.run(var.set, value)
+
+
+async def keep_changes(coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
+    try:
+        return await coro
+    finally:
+        note_changes(context)
 
 
 # -- texts --------------------------------------------------------------------

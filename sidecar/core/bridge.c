@@ -176,6 +176,27 @@ sc_bridge_limits(PyObject *bridge, int64_t *timeout, int64_t *cleanup)
 
 /* -- run_sync ------------------------------------------------------------ */
 
+/* 3.9, 3.10: a task runs in a copy of its own of the call's context.  Steals
+ * the coroutine. */
+static PyObject *
+keep_changes(PyObject *coro, ScCallArgs *call)
+{
+    PyObject *wrapped = NULL;
+    PyObject *context =
+        call->context ? Py_NewRef(call->context) : PyContext_CopyCurrent();
+    if (context != NULL) {
+        wrapped = sc_support_call("keep_changes", "(OO)", coro, context);
+    }
+    if (wrapped == NULL) {
+        sc_call_close_coroutine(coro);
+    }
+    Py_DECREF(coro);
+    /* The coroutine holds it. */
+    call->context = context;
+    Py_XDECREF(context);
+    return wrapped;
+}
+
 static PyObject *
 run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
        PyObject *kwnames, int most_state)
@@ -195,6 +216,9 @@ run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
     }
     PyObject *result = NULL;
     call.coro = sc_call_coroutine(args[0]);
+    if (call.propagate && !SC_TASK_TAKES_CONTEXT && call.coro != NULL) {
+        call.coro = keep_changes(call.coro, &call);
+    }
     if (call.coro != NULL) {
         result = sc_call_run(loop, &call);
     }
@@ -416,7 +440,8 @@ bridge_close_end(ScBridge *self, PyObject *seconds)
 
 static PyMethodDef bridge_methods[] = {
     {"run_sync", SC_METHOD(bridge_run_sync), METH_FASTCALL | METH_KEYWORDS,
-     "run_sync($self, awaitable, /, *, timeout=None, context=None)\n--\n\n"
+     "run_sync($self, awaitable, /, *, timeout=None, context=None, "
+     "propagate=False)\n--\n\n"
      "Run an awaitable on this bridge's loop and return its result."},
     {"_run_closing", SC_METHOD(bridge_run_closing),
      METH_FASTCALL | METH_KEYWORDS, NULL},
@@ -459,13 +484,16 @@ static PyType_Spec bridge_spec = {
 
 static PyMethodDef module_functions[] = {
     {"run_sync", SC_METHOD(module_run_sync), METH_FASTCALL | METH_KEYWORDS,
-     "run_sync($module, awaitable, /, *, timeout=None, context=None)\n--\n\n"
+     "run_sync($module, awaitable, /, *, timeout=None, context=None, "
+     "propagate=False)\n--\n\n"
      "Run an awaitable from sync code, on this process's own bridge, and "
      "return its result.\n\n"
      "timeout: seconds; None means no limit.  It cancels the awaitable, waits "
      "for its cleanup and raises CallTimeoutError, a TimeoutError.\n"
      "context: the contextvars.Context to run in; by default a copy of the "
      "caller's.\n"
+     "propagate: whether context variables that it sets are set in the "
+     "caller's context, too, variable by variable.\n"
      "Raises what the awaitable raises; DeadlockError on the thread that is "
      "just running the bridge's loop; TypeError where it is no awaitable."},
     {"get_bridge", SC_METHOD(module_get_bridge), METH_NOARGS,

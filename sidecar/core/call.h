@@ -60,6 +60,7 @@ typedef struct {
     PyObject *context; /* borrowed; NULL: a copy of the caller's */
     PyObject *value;   /* borrowed: a step's */
     int request;       /* SC_CALL_RUN, or a step's */
+    bool propagate;    /* what it sets in context variables is set here */
     int64_t timeout;   /* ns, SC_NEVER: none */
     int64_t cleanup;   /* ns */
 } ScCallArgs;

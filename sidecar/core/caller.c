@@ -7,6 +7,7 @@
 #include "core/loop_run.h"
 #include "core/signals.h"
 #include "core/support.h"
+#include "core/traceback.h"
 
 /* -- turns --------------------------------------------------------------- */
 
@@ -298,6 +299,7 @@ answer(ScCall *self, Turn turn, PyObject *interrupt)
     }
     PyObject *error = self->error;
     self->error = NULL;
+    sc_traceback_prune(self->st, error);
     sc_error_restore(error);
     return NULL;
 }
@@ -331,7 +333,7 @@ drop_unmade(ScCall *call)
 
 /* Consumes the call. */
 static PyObject *
-run_call(ScLoop *loop, ScCall *call)
+run_call(ScLoop *loop, ScCall *call, bool propagate)
 {
     bool mine = sc_drive_enter(loop->drive, &call->waiter);
     if (!mine && atomic_load(&call->waiter.park.word) == SC_DONE) {
@@ -346,6 +348,9 @@ run_call(ScLoop *loop, ScCall *call)
     PyObject *interrupt = NULL;
     Turn turn = serve(call, mine, &interrupt);
     refuse_errands(call);
+    if (propagate) {
+        sc_support_tell("write_back", "(O)", call->context);
+    }
     PyObject *result = answer(call, turn, interrupt);
     Py_DECREF((PyObject *)call);
     return result;
@@ -353,7 +358,7 @@ run_call(ScLoop *loop, ScCall *call)
 
 /* On a thread that drives another loop, which stands still meanwhile. */
 static PyObject *
-run_inside(ScLoop *loop, ScCall *call)
+run_inside(ScLoop *loop, ScCall *call, bool propagate)
 {
     ScHolder holder;
     if (sc_cycle_enter(&holder, call) < 0) {
@@ -361,7 +366,7 @@ run_inside(ScLoop *loop, ScCall *call)
         return NULL;
     }
     Py_INCREF((PyObject *)call);
-    PyObject *result = run_call(loop, call);
+    PyObject *result = run_call(loop, call, propagate);
     sc_cycle_leave(&holder);
     Py_DECREF((PyObject *)call);
     return result;
@@ -377,6 +382,6 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
     if (call == NULL) {
         return NULL;
     }
-    return sc_loop_driven_here() ? run_inside(loop, call)
-                                 : run_call(loop, call);
+    return sc_loop_driven_here() ? run_inside(loop, call, args->propagate)
+                                 : run_call(loop, call, args->propagate);
 }

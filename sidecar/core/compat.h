@@ -57,6 +57,12 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
+#ifdef Py_TPFLAGS_HAVE_VECTORCALL
+#define SC_TPFLAGS_VECTORCALL Py_TPFLAGS_HAVE_VECTORCALL
+#else
+#define SC_TPFLAGS_VECTORCALL _Py_TPFLAGS_HAVE_VECTORCALL
+#endif
+
 /* Tasks take `context=` from 3.11 on, and `eager_start=` from 3.12 on. */
 #define SC_TASK_TAKES_CONTEXT (PY_VERSION_HEX >= 0x030B0000)
 #define SC_TASK_STARTS_EAGERLY (PY_VERSION_HEX >= 0x030C0000)

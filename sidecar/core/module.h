@@ -20,6 +20,7 @@ int sc_executor_init(PyObject *module);
 int sc_bridge_init(PyObject *module);
 int sc_pool_call_init(PyObject *module);
 int sc_lineage_init(PyObject *module);
+int sc_traceback_init(PyObject *module);
 int sc_producer_init(PyObject *module);
 int sc_stream_init(PyObject *module);
 int sc_scope_init(PyObject *module);

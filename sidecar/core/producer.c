@@ -33,6 +33,7 @@ struct ScProducer {
     size_t room, first, count;
     PyObject *lineage; /* what its coroutines know it by; or NULL */
     PyObject *failure; /* for the consumer's next request */
+    bool propagate;
     bool over;
     bool closing;   /* no item is wanted any more */
     bool counted;   /* in drive.tasks */
@@ -360,6 +361,10 @@ take_value(ScProducer *self, PyObject *value)
     Awaited awaited = self->awaited;
     self->awaited = AWAIT_NOTHING;
     Py_CLEAR(self->step);
+    if (self->propagate && !SC_TASK_TAKES_CONTEXT) {
+        /* The task runs in a copy of its own. */
+        sc_support_tell("note_changes", "(O)", self->context);
+    }
     if (awaited == AWAIT_ITEM) {
         deliver(self, value);
         return 0;
@@ -750,7 +755,8 @@ name_of(ScState *st, PyObject *source)
 }
 
 ScProducer *
-sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context, size_t room)
+sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context, size_t room,
+                bool propagate)
 {
     PyTypeObject *type = loop->st->producer_type;
     ScProducer *self = (ScProducer *)type->tp_alloc(type, 0);
@@ -761,6 +767,7 @@ sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context, size_t room)
     self->source = Py_NewRef(source);
     self->context = Py_NewRef(context);
     self->room = room;
+    self->propagate = propagate;
     self->name = name_of(loop->st, source);
     self->items = PyMem_Calloc(slots(self), sizeof(PyObject *));
     if (self->items == NULL) {

@@ -33,7 +33,7 @@ typedef enum {
 
 /* New reference; `source` is an async iterable, or an awaitable of one. */
 ScProducer *sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context,
-                            size_t room);
+                            size_t room, bool propagate);
 
 /* On the owner: a call begins; cancel what is awaited; the call is left
  * behind, and the generator to its own. */

@@ -43,9 +43,14 @@ take_keyword(ScState *st, PyObject *name, PyObject *value, ScCallArgs *call)
     if (PyUnicode_Compare(name, st->str_context) == 0) {
         return value == Py_None ? 0 : take_context(value, call);
     }
+    if (PyUnicode_Compare(name, st->str_propagate) == 0) {
+        int yes = PyObject_IsTrue(value);
+        call->propagate = yes > 0;
+        return yes < 0 ? -1 : 0;
+    }
     PyErr_Format(PyExc_TypeError,
-                 "run_sync() has no argument '%U' (it takes timeout and "
-                 "context)",
+                 "run_sync() has no argument '%U' (it takes timeout, context "
+                 "and propagate)",
                  name);
     return -1;
 }

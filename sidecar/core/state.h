@@ -38,6 +38,7 @@
     X(loop)                               \
     X(message)                            \
     X(name)                               \
+    X(propagate)                          \
     X(read)                               \
     X(result)                             \
     X(set_exception)                      \
@@ -62,6 +63,7 @@
 #define SC_STATE_TYPES(X) \
     X(bridge)             \
     X(call)               \
+    X(frameless)          \
     X(handle)             \
     X(lineage)            \
     X(loop)               \
@@ -90,6 +92,8 @@
     X(end_sleep, "asyncio.futures", "_set_result_unless_cancelled") \
     X(cancelled_error, "asyncio", "CancelledError")                 \
     X(concurrent_future, "concurrent.futures", "Future")            \
+    X(package_folder, "sidecar._support", "PACKAGE_FOLDER")         \
+    X(update_wrapper, "functools", "update_wrapper")                \
     X(end_future, "sidecar._support", "end_future")                 \
     X(breathe, "sidecar._support", "breathe")                       \
     X(get_running_loop, "asyncio", "_get_running_loop")             \

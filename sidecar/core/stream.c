@@ -56,7 +56,7 @@ start(Stream *self)
     }
     self->loop = loop;
     self->producer = sc_producer_new(loop, self->source, self->context,
-                                     (size_t)self->prefetch);
+                                     (size_t)self->prefetch, self->propagate);
     Py_CLEAR(self->source);
     return self->producer ? 0 : -1;
 }
