@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from sidecar import errors
 from sidecar._bridge import Sidecar, is_running, shutdown
-from sidecar._core import Request, WSGIMiddleware, current, get_bridge, run_sync
+from sidecar._calls import gather, stream, submit
+from sidecar._core import Request, Stream, WSGIMiddleware, current, get_bridge, run_sync, to_caller
 from sidecar._loop import Loop
-from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError, SidecarError
+from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError, NoCallerError, SidecarError
 
 __all__ = [
     "BridgeClosedError",
     "CallTimeoutError",
     "DeadlockError",
     "Loop",
+    "NoCallerError",
     "Request",
     "Sidecar",
     "SidecarError",
+    "Stream",
     "WSGIMiddleware",
     "current",
     "errors",
+    "gather",
     "get_bridge",
     "is_running",
     "run_sync",
     "shutdown",
+    "stream",
+    "submit",
+    "to_caller",
 ]
 
 __version__ = "0.1.0"

@@ -13,11 +13,12 @@ import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
+from sidecar._gather import gathered, within
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
-from sidecar._gather import gathered, within
 from sidecar._pool import WorkerPool
 from sidecar._streams import source_of
 from sidecar._submit import SubmittedFuture, submit
@@ -25,7 +26,10 @@ from sidecar._support import logger
 from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
 
-__all__ = ["Sidecar", "WorkerPool", "is_running", "shutdown"]
+if TYPE_CHECKING:
+    from sidecar._call_types import _StreamOf, _Submit
+
+__all__ = ["Sidecar", "is_running", "shutdown"]
 
 _OPEN, _CLOSING, _CLOSED = range(3)
 
@@ -97,41 +101,49 @@ class Sidecar(_core.Bridge):
         self.get_loop()
         return self
 
-    def stream(
-        self,
-        source: Any,
-        /,
-        *args: Any,
-        prefetch: int = 0,
-        context: contextvars.Context | None = None,
-        propagate: bool = False,
-        **kwargs: Any,
-    ) -> _core.Stream[Any]:
-        """An async iterable as a sync iterator with ``send``, ``throw`` and ``close``; also a context manager.
+    if TYPE_CHECKING:
+        stream: _StreamOf
+        submit: _Submit
+    else:
 
-        source: an async iterable, an awaitable of one, or a function that returns either, called with the
-            arguments.
-        prefetch: how many items it may read ahead; 0: the generator stands still between items.
-        context: the context of all steps; by default a copy of the caller's.
-        propagate: whether context variables that a step sets are set in the consumer's context, too.
+        @_core.frameless
+        def stream(
+            self,
+            source: Any,
+            /,
+            *args: Any,
+            prefetch: int = 0,
+            context: contextvars.Context | None = None,
+            propagate: bool = False,
+            **kwargs: Any,
+        ) -> _core.Stream[Any]:
+            """An async iterable as a sync iterator with ``send``, ``throw`` and ``close``; also a context manager.
 
-        All steps run in one task. Left before its end, or dropped, the generator is closed on the loop.
-        Raises ``TypeError`` for another source, ``ValueError`` for a negative ``prefetch``.
-        """
-        return _core.Stream(self, source_of(source, args, kwargs), prefetch, context, propagate)
+            source: an async iterable, an awaitable of one, or a function that returns either, called with the
+                arguments.
+            prefetch: how many items it may read ahead; 0: the generator stands still between items.
+            context: the context of all steps; by default a copy of the caller's.
+            propagate: whether context variables that a step sets are set in the consumer's context, too.
 
-    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> SubmittedFuture:
-        """Begin something and do not wait: a function on the pool, an awaitable on the loop.
+            All steps run in one task. Left before its end, or dropped, the generator is closed on the loop.
+            Raises ``TypeError`` for another source, ``ValueError`` for a negative ``prefetch``.
+            """
+            return _core.Stream(self, source_of(source, args, kwargs), prefetch, context, propagate)
 
-        work: a function, called with the arguments on a thread of the pool; a coroutine function, or an
-            awaitable, run on the loop. Each in a copy of the caller's context.
+        @_core.frameless
+        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> SubmittedFuture:
+            """Begin something and do not wait: a function on the pool, an awaitable on the loop.
 
-        Returns a ``concurrent.futures.Future``. Its ``cancel()`` cancels a coroutine, or a function that has not
-        begun. An exception that nobody asks it for is logged when it goes.
-        Raises ``BridgeClosedError`` after ``shutdown()``, ``TypeError`` for anything else.
-        """
-        return submit(self, work, args, kwargs)
+            work: a function, called with the arguments on a thread of the pool; a coroutine function, or an
+                awaitable, run on the loop. Each in a copy of the caller's context.
 
+            Returns a ``concurrent.futures.Future``. Its ``cancel()`` cancels a coroutine, or a function that has not
+            begun. An exception that nobody asks it for is logged when it goes.
+            Raises ``BridgeClosedError`` after ``shutdown()``, ``TypeError`` for anything else.
+            """
+            return submit(self, work, args, kwargs)
+
+    @_core.frameless
     def gather(self, *aws: Any, return_exceptions: bool = False, timeout: float | None = None) -> Any:
         """Await many at once; their results in a list, in the order of the arguments.
 
@@ -248,11 +260,6 @@ def _seconds(what: str, value: float) -> float:
     if not 0.0 <= seconds < float("inf"):
         raise ValueError(f"{what} must be a number of seconds from 0 on, not {value!r}")
     return seconds
-
-
-# Whoever reads a traceback wants to see their own code.
-for _name in ("stream", "submit", "gather"):
-    setattr(Sidecar, _name, _core.frameless(getattr(Sidecar, _name)))
 
 
 # -- this process's own bridge --------------------------------------------------

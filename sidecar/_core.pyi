@@ -1,10 +1,11 @@
 """The C part of Sidecar. What is public is imported from ``sidecar``; the rest is the package's own."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import Context
-from typing import Any, TypeVar, final
+from types import TracebackType
+from typing import Any, Generic, TypeVar, final, overload
 
 from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from typing_extensions import ParamSpec, Self, disjoint_base
@@ -13,13 +14,20 @@ from sidecar._bridge import Sidecar
 from sidecar._loop import BridgeLoop
 
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 _P = ParamSpec("_P")
 
 _C_API: object
 
 def run_sync(
-    awaitable: Awaitable[_T], /, *, timeout: float | None = None, context: Context | None = None
+    awaitable: Awaitable[_T],
+    /,
+    *,
+    timeout: float | None = None,
+    context: Context | None = None,
+    propagate: bool = False,
 ) -> _T: ...
+def to_caller(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Coroutine[Any, Any, _T]: ...
 def get_bridge() -> Sidecar: ...
 def current() -> Request | None: ...
 def _take_default_bridge() -> Sidecar | None: ...
@@ -34,10 +42,22 @@ class Bridge:
     @property
     def _state(self) -> int: ...
     def run_sync(
-        self, awaitable: Awaitable[_T], /, *, timeout: float | None = None, context: Context | None = None
+        self,
+        awaitable: Awaitable[_T],
+        /,
+        *,
+        timeout: float | None = None,
+        context: Context | None = None,
+        propagate: bool = False,
     ) -> _T: ...
     def _run_closing(
-        self, awaitable: Awaitable[_T], /, *, timeout: float | None = None, context: Context | None = None
+        self,
+        awaitable: Awaitable[_T],
+        /,
+        *,
+        timeout: float | None = None,
+        context: Context | None = None,
+        propagate: bool = False,
     ) -> _T: ...
     def get_loop(self) -> BridgeLoop: ...
     def is_running(self) -> bool: ...
@@ -79,15 +99,55 @@ class Pool:
     @property
     def queued(self) -> int: ...
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
+    def submit_into(
+        self, future: Future[_T], fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> None: ...
+    def run_in(self, loop: asyncio.AbstractEventLoop, fn: Callable[..., _T], /, *args: Any) -> asyncio.Future[_T]: ...
+    def call(
+        self, context: Context | None, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Coroutine[Any, Any, _T]: ...
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
     def stop(self, timeout: float, /) -> int: ...
+
+@final
+class Stream(Iterator[_T_co], Generic[_T_co]):
+    def __new__(
+        cls,
+        bridge: Bridge,
+        source: Any,
+        prefetch: int = 0,
+        context: Context | None = None,
+        propagate: bool = False,
+    ) -> Self: ...
+    def __next__(self) -> _T_co: ...
+    def send(self, value: Any, /) -> _T_co: ...
+    @overload
+    def throw(
+        self, typ: type[BaseException], val: object = None, tb: TracebackType | None = None, /
+    ) -> _T_co: ...
+    @overload
+    def throw(self, typ: BaseException, val: None = None, tb: TracebackType | None = None, /) -> _T_co: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+@final
+class frameless(Generic[_P, _T]):
+    __wrapped__: Callable[_P, _T]
+    def __new__(cls, function: Callable[_P, _T]) -> Callable[_P, _T]: ...  # type: ignore[misc]
 
 @final
 class Request:
     @property
     def id(self) -> str: ...
     def run_sync(
-        self, awaitable: Awaitable[_T], /, *, timeout: float | None = None, context: Context | None = None
+        self,
+        awaitable: Awaitable[_T],
+        /,
+        *,
+        timeout: float | None = None,
+        context: Context | None = None,
+        propagate: bool = False,
     ) -> _T: ...
 
 @final

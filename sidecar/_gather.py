@@ -14,14 +14,14 @@ __all__ = ["gathered", "within"]
 
 
 def gathered(aws: tuple[Awaitable[Any], ...], return_exceptions: bool) -> Coroutine[Any, Any, list[Any]]:
-    """A coroutine that awaits all of them at once. Raises ``TypeError``, with none left unawaited, for another thing."""
+    """A coroutine that awaits them all at once. Raises ``TypeError`` for what is none, and closes the others."""
     for aw in aws:
         if not (isinstance(aw, Awaitable) or inspect.isawaitable(aw)):
             for other in aws:
                 if inspect.iscoroutine(other):
                     other.close()
             raise TypeError(f"gather() takes awaitables, not {aw!r}")
-    coro = _all(aws, return_exceptions)
+    coro: Any = _all(aws, return_exceptions)
     coro.__qualname__ = f"gather() of {len(aws)}"
     return coro
 

@@ -105,7 +105,7 @@ class BridgeLoop(Loop):
         """``set_debug()`` by what runs here: for the rest of this turn. The marks set and restore it otherwise."""
         sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH if enabled else 0)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         pool = self._default_executor if executor is None else executor
         if not isinstance(pool, _core.Pool):
             return super().run_in_executor(executor, func, *args)

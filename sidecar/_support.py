@@ -37,7 +37,7 @@ def name_of(coro: object) -> str:
 
 
 def breathe() -> None:
-    """A few bytecodes, where the interpreter looks up: for threads that want its lock, for signals, for pending calls."""
+    """A few bytecodes: there the interpreter looks up, for threads that want its lock, for signals, for calls."""
     for _ in ("in", "out"):
         pass
 
