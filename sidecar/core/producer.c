@@ -24,9 +24,12 @@ struct ScProducer {
     PyObject *iterator;
     PyObject *name;
     PyObject *context;
-    PyObject *task; /* from the first request to the end */
-    PyObject *gate; /* parked on it; NULL: not parked */
-    PyObject *step; /* the iterator of what is awaited */
+    PyObject *task_context; /* where its steps run; NULL: not known yet */
+    PyObject *task;         /* from the first request to the end */
+    PyObject *gate;         /* parked on it; NULL: not parked */
+    PyObject *step;         /* the iterator of what is awaited */
+    PyObject *handed; /* by step_here to the task: what it shall wait for */
+    PyObject *raised; /* or what the generator raised */
     Awaited awaited;
     ScCall *call; /* strong: who waits for the next item */
     PyObject **items;
@@ -402,10 +405,22 @@ take_error(ScProducer *self)
     return cancelled ? -1 : 0;
 }
 
+/* In the task: 3.9 and 3.10 give it a copy of the context that is meant. */
+static void
+note_context(ScProducer *self)
+{
+    if (self->task_context == NULL) {
+        PyObject *here = SC_TASK_TAKES_CONTEXT ? self->context
+                                               : PyThreadState_Get()->context;
+        self->task_context = Py_XNewRef(here);
+    }
+}
+
 static ScAwaitResult
 park(ScProducer *self, PyObject **value)
 {
     ScState *st = self->loop->st;
+    note_context(self);
     PyObject *gate = sc_loop_create_future(self->loop, NULL);
     if (gate == NULL ||
         PyObject_SetAttr(gate, st->str__asyncio_future_blocking, Py_True) <
@@ -419,13 +434,56 @@ park(ScProducer *self, PyObject **value)
     return SC_AWAIT_YIELD;
 }
 
+/* What step_here has left to the task.  True: *result is the task's step. */
+static bool
+take_handed(ScProducer *self, PyObject **thrown, PyObject **value,
+            ScAwaitResult *result)
+{
+    if (self->raised != NULL) {
+        /* It is at its end: what was to be thrown comes too late. */
+        Py_CLEAR(*thrown);
+        sc_error_restore(self->raised);
+        self->raised = NULL;
+        *result = SC_AWAIT_ERROR;
+        return take_error(self) < 0;
+    }
+    PyObject *waits_for = self->handed;
+    self->handed = NULL;
+    if (waits_for == NULL || waits_for == Py_None) {
+        Py_XDECREF(waits_for);
+        return false;
+    }
+    if (*thrown != NULL) {
+        /* As Task.cancel(): by what it waits for, where that can be. */
+        PyObject *done =
+            PyObject_CallMethodNoArgs(waits_for, self->loop->st->str_cancel);
+        int yes = done ? PyObject_IsTrue(done) : 0;
+        Py_XDECREF(done);
+        PyErr_Clear();
+        if (yes <= 0) {
+            Py_DECREF(waits_for);
+            return false;
+        }
+        Py_CLEAR(*thrown);
+    }
+    self->waited = true;
+    *value = waits_for;
+    *result = SC_AWAIT_YIELD;
+    return true;
+}
+
 /* The task's step: go on until something is awaited or all is over.  Steals
  * `thrown`; NULL: nothing is. */
 static ScAwaitResult
 run(ScProducer *self, PyObject *thrown, PyObject **value)
 {
     ScState *st = self->loop->st;
+    ScAwaitResult handed;
     Py_CLEAR(self->gate);
+    if ((self->handed != NULL || self->raised != NULL) &&
+        take_handed(self, &thrown, value, &handed)) {
+        return handed;
+    }
     while (!self->over) {
         if (self->step == NULL && thrown == NULL && !is_wanted(self)) {
             return park(self, value);
@@ -503,6 +561,88 @@ resume(ScProducer *self)
     }
 }
 
+/* -- a step past the task ------------------------------------------------- */
+
+/* Is the task parked for good, until it is let through the gate? */
+static bool
+is_parked(ScProducer *self)
+{
+    if (self->gate == NULL || self->step != NULL || self->iterator == NULL ||
+        self->handed != NULL || self->raised != NULL) {
+        return false;
+    }
+    PyObject *done =
+        PyObject_CallMethodNoArgs(self->gate, self->loop->st->str_done);
+    bool parked = done == Py_False;
+    Py_XDECREF(done);
+    PyErr_Clear();
+    return parked;
+}
+
+static ScAwaitResult
+step_as_task(ScProducer *self, PyObject **value)
+{
+    ScState *st = self->loop->st;
+    PyObject *marks[] = {(PyObject *)self->loop, self->task};
+    PyObject *none = PyObject_Vectorcall(st->enter_task, marks, 2, NULL);
+    if (none == NULL) {
+        return SC_AWAIT_ERROR;
+    }
+    Py_DECREF(none);
+    ScAwaitResult result = SC_AWAIT_ERROR;
+    if (begin_step(self) == 0) {
+        PyObject *step = Py_NewRef(self->step);
+        result = sc_await_send(st, step, value);
+        Py_DECREF(step);
+    }
+    if (sc_loop_is_dead(self->loop)) {
+        return result;
+    }
+    PyObject *error = sc_error_take();
+    none = PyObject_Vectorcall(st->leave_task, marks, 2, NULL);
+    if (none == NULL) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    Py_XDECREF(none);
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
+    return result;
+}
+
+/* The task is parked: take the step for it, in its context and in its name,
+ * which costs half of what it costs to wake it.  What is more than an item
+ * that is ready is handed to the task: what it shall wait for, or the end. */
+static void
+step_here(ScProducer *self)
+{
+    PyObject *value = NULL;
+    if (PyContext_Enter(self->task_context) < 0) {
+        PyErr_Clear();
+        resume(self);
+        return;
+    }
+    ScAwaitResult result = step_as_task(self, &value);
+    bool dead = sc_loop_is_dead(self->loop);
+    PyObject *error = sc_error_take();
+    if (PyContext_Exit(self->task_context) < 0) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    if (dead) {
+        /* The child of a fork: all of it is the parent's. */
+        Py_XDECREF(value);
+        Py_XDECREF(error);
+        return;
+    }
+    if (result == SC_AWAIT_RETURN) {
+        take_value(self, value);
+        return;
+    }
+    self->handed = value;
+    self->raised = error;
+    resume(self);
+}
+
 void
 sc_producer_cancel(ScProducer *self)
 {
@@ -533,7 +673,7 @@ begin_closing(ScProducer *self)
         }
         finish(self, NULL);
     }
-    else if (self->gate != NULL) {
+    else if (self->gate != NULL && self->step == NULL) {
         resume(self);
     }
     else {
@@ -565,6 +705,10 @@ sc_producer_begin(ScProducer *self, ScCall *call)
     count(self);
     if (call->request == SC_STEP_CLOSE) {
         begin_closing(self);
+    }
+    else if (self->room == 0 && self->task_context != NULL &&
+             is_parked(self)) {
+        step_here(self);
     }
     else {
         resume(self);
@@ -791,6 +935,9 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->task);
     Py_VISIT(self->gate);
+    Py_VISIT(self->task_context);
+    Py_VISIT(self->handed);
+    Py_VISIT(self->raised);
     Py_VISIT(self->step);
     Py_VISIT(self->call);
     Py_VISIT(self->lineage);
@@ -804,6 +951,9 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
 static int
 producer_clear(ScProducer *self)
 {
+    Py_CLEAR(self->task_context);
+    Py_CLEAR(self->handed);
+    Py_CLEAR(self->raised);
     end_lineage(self);
     Py_CLEAR(self->source);
     Py_CLEAR(self->step);

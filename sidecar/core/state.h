@@ -94,6 +94,8 @@
     X(concurrent_future, "concurrent.futures", "Future")            \
     X(package_folder, "sidecar._support", "PACKAGE_FOLDER")         \
     X(update_wrapper, "functools", "update_wrapper")                \
+    X(enter_task, "asyncio.tasks", "_enter_task")                   \
+    X(leave_task, "asyncio.tasks", "_leave_task")                   \
     X(end_future, "sidecar._support", "end_future")                 \
     X(breathe, "sidecar._support", "breathe")                       \
     X(get_running_loop, "asyncio", "_get_running_loop")             \
