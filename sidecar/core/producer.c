@@ -571,6 +571,9 @@ is_parked(ScProducer *self)
         self->handed != NULL || self->raised != NULL) {
         return false;
     }
+    if (self->propagate && !SC_TASK_TAKES_CONTEXT) {
+        return false; /* take_value must run inside the task's context */
+    }
     PyObject *done =
         PyObject_CallMethodNoArgs(self->gate, self->loop->st->str_done);
     bool parked = done == Py_False;
