@@ -239,6 +239,24 @@ class Sidecar(_core.Bridge):
             logger.warning("shutdown of %r: %s in its worker pool did not end in time", self, jobs)
         return not stuck
 
+    def stats(self) -> dict[str, int]:
+        """What it is busy with just now. Never starts it.
+
+        ``calls`` in progress, ``run_sync``'s and streams' steps; background ``tasks``; of the pool its ``threads``,
+        how many of them are ``idle``, and how many jobs are ``queued``.
+        """
+        if not self.is_running():
+            return dict.fromkeys(("calls", "tasks", "threads", "idle", "queued"), 0)
+        loop: Any = self.get_loop()
+        pool = self._pool
+        return {
+            "calls": loop._calls,
+            "tasks": loop._tasks,
+            "threads": pool.threads,
+            "idle": pool.idle,
+            "queued": pool.queued,
+        }
+
     def __enter__(self) -> Sidecar:
         return self.start()
 

@@ -19,15 +19,19 @@ forget_parents(ScState *st)
     }
 }
 
-/* What that thread waits for just now, or NULL. */
-static ScHolder *
+/* The call that thread waits for just now, or NULL.  Where that call is over
+ * the thread is on its way out. */
+static ScCall *
 innermost(ScState *st, uintptr_t thread)
 {
     ScHolder *holder = st->holders;
     while (holder != NULL && holder->thread != thread) {
         holder = holder->next;
     }
-    return holder;
+    return holder != NULL && atomic_load(&holder->call->waiter.park.word) !=
+                                 SC_DONE
+               ? holder->call
+               : NULL;
 }
 
 /* The calls from `call` back to this thread, as a list for the message; NULL
@@ -49,12 +53,13 @@ find_cycle(ScState *st, ScCall *call)
         if (owner == me) {
             break;
         }
-        ScHolder *holder = owner ? innermost(st, owner) : NULL;
-        if (holder == NULL) {
+        ScCall *next = owner ? innermost(st, owner) : NULL;
+        if (next == NULL || next == call) {
+            /* The owner runs, or drives the very loop that it waits for. */
             Py_CLEAR(chain);
             break;
         }
-        call = holder->call;
+        call = next;
     }
     return chain;
 }

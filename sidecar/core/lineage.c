@@ -126,7 +126,10 @@ sc_lineage_call(ScLoop *loop)
         if (PyContextVar_Get(st->lineage_var, NULL, &lineage) < 0) {
             return NULL;
         }
-        root = lineage ? Py_XNewRef(((Lineage *)lineage)->root) : NULL;
+        /* None: what was submitted is on its own. */
+        root = lineage != NULL && Py_IS_TYPE(lineage, st->lineage_type)
+                   ? Py_XNewRef(((Lineage *)lineage)->root)
+                   : NULL;
         Py_XDECREF(lineage);
     }
     if (root != NULL && Py_IS_TYPE(root, st->producer_type)) {
@@ -170,7 +173,8 @@ sc_lineage_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
     st->lineage_var = PyContextVar_New("sidecar_lineage", NULL);
-    if (st->lineage_var == NULL) {
+    if (st->lineage_var == NULL ||
+        PyModule_AddObjectRef(module, "_lineage", st->lineage_var) < 0) {
         return -1;
     }
     return sc_type_add(module, &st->lineage_type, &lineage_spec, NULL, NULL);

@@ -260,6 +260,13 @@ get_calls(ScLoop *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_tasks(ScLoop *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(self->drive ? atomic_load(&self->drive->tasks)
+                                         : 0);
+}
+
+static PyObject *
 get_thread_id(ScLoop *self, void *Py_UNUSED(closure))
 {
     uintptr_t owner = self->drive ? atomic_load(&self->drive->owner) : 0;
@@ -369,6 +376,7 @@ get_starting(ScLoop *self, void *Py_UNUSED(closure))
 static PyGetSetDef loop_getset[] = {
     {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},
     {"_calls", (getter)get_calls, NULL, NULL, NULL},
+    {"_tasks", (getter)get_tasks, NULL, NULL, NULL},
     {"_task_factory", (getter)get_task_factory, (setter)set_task_factory, NULL,
      NULL},
     FLAG("_closed", closed),

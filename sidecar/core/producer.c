@@ -23,6 +23,7 @@ struct ScProducer {
     PyObject *source; /* until it is an iterator */
     PyObject *iterator;
     PyObject *name;
+    PyObject *code; /* of a generator that is over and has to be named */
     PyObject *context;
     PyObject *task_context; /* where its steps run; NULL: not known yet */
     PyObject *task;         /* from the first request to the end */
@@ -33,41 +34,94 @@ struct ScProducer {
     Awaited awaited;
     ScCall *call; /* strong: who waits for the next item */
     PyObject **items;
-    size_t room, first, count;
+    size_t room, slots, first, count;
+    int64_t cleanup;   /* ns, once its consumer is gone */
     PyObject *lineage; /* what its coroutines know it by; or NULL */
     PyObject *failure; /* for the consumer's next request */
     bool propagate;
     bool over;
-    bool closing;   /* no item is wanted any more */
-    bool counted;   /* in drive.tasks */
-    bool waited;    /* since it was woken: reading ahead pays */
-    bool abandoned; /* its caller went without an answer */
-    bool announced; /* to the list of tasks, in `tenure` */
+    bool closing;          /* no item is wanted any more */
+    bool counted;          /* in drive.tasks */
+    bool dropped;          /* its consumer is gone */
+    bool hooked;           /* its generator is begun */
+    atomic_bool waited;    /* since it was woken: reading ahead pays */
+    atomic_bool abandoned; /* its caller went without an answer */
+    bool announced;        /* to the list of tasks, in `tenure` */
     unsigned tenure;
 };
 
 /* -- the queue ---------------------------------------------------------- */
 
-/* Room for one at least: what a generator yields when it is cancelled. */
-static size_t
-slots(ScProducer *self)
-{
-    return self->room ? self->room : 1;
-}
-
 static bool
 is_full(ScProducer *self)
 {
-    return self->count >= slots(self);
+    bool full;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    full = self->count >= self->room;
+    Py_END_CRITICAL_SECTION();
+    return full;
 }
 
-/* Steals the item. */
+static bool
+grow(ScProducer *self)
+{
+    size_t slots = self->slots * 2;
+    PyObject **items = PyMem_Calloc(slots, sizeof(PyObject *));
+    if (items == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < self->count; i++) {
+        items[i] = self->items[(self->first + i) % self->slots];
+    }
+    PyMem_Free(self->items);
+    self->items = items;
+    self->slots = slots;
+    self->first = 0;
+    return true;
+}
+
+/* Steals the item.  Each time a generator is cancelled while nobody waits, it
+ * may yield one more than there is room for. */
 static void
 push_item(ScProducer *self, PyObject *item)
 {
+    bool kept;
     Py_BEGIN_CRITICAL_SECTION(self);
-    self->items[(self->first + self->count++) % slots(self)] = item;
+    kept = self->count < self->slots || grow(self);
+    if (kept) {
+        self->items[(self->first + self->count++) % self->slots] = item;
+    }
     Py_END_CRITICAL_SECTION();
+    if (!kept) {
+        PyErr_NoMemory();
+        PyErr_WriteUnraisable((PyObject *)self);
+        Py_DECREF(item);
+    }
+}
+
+/* New reference, or NULL.  In the critical section, or with nobody else. */
+static PyObject *
+take_item(ScProducer *self)
+{
+    if (self->count == 0) {
+        return NULL;
+    }
+    PyObject *item = self->items[self->first];
+    self->first = (self->first + 1) % self->slots;
+    self->count--;
+    return item;
+}
+
+static void
+drop_items(ScProducer *self)
+{
+    PyObject *item;
+    do {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        item = take_item(self);
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(item);
+    } while (item != NULL);
 }
 
 PyObject *
@@ -75,10 +129,8 @@ sc_producer_pop(ScProducer *self, bool *wake)
 {
     PyObject *item = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->count > 0) {
-        item = self->items[self->first];
-        self->first = (self->first + 1) % slots(self);
-        self->count--;
+    item = take_item(self);
+    if (item != NULL) {
         /* What never waits is read on when the queue is empty, by the
          * consumer's own thread: another one would only take its turn. */
         *wake = self->room > 0 && self->waited && !self->over &&
@@ -93,7 +145,8 @@ sc_producer_is_over(ScProducer *self)
 {
     bool over;
     Py_BEGIN_CRITICAL_SECTION(self);
-    over = self->over && self->count == 0 && self->failure == NULL;
+    over = self->abandoned ||
+           (self->over && self->count == 0 && self->failure == NULL);
     Py_END_CRITICAL_SECTION();
     return over;
 }
@@ -129,10 +182,20 @@ answer(ScProducer *self, PyObject *result, PyObject *error)
     Py_DECREF((PyObject *)call);
 }
 
+/* Has its caller given up while the loop stood still? */
+static bool
+is_left(ScProducer *self)
+{
+    return self->call != NULL && atomic_load(&self->call->abandoned);
+}
+
 static void
 deliver(ScProducer *self, PyObject *item)
 {
-    if (self->closing || self->abandoned) {
+    if (is_left(self)) {
+        sc_producer_abandon(self);
+    }
+    if (self->closing) {
         Py_DECREF(item);
     }
     else if (self->call != NULL) {
@@ -173,27 +236,90 @@ sc_producer_call(ScProducer *self)
     return self->call;
 }
 
+/* What an async generator knows of itself; None: it is none, or gone. */
+static PyObject *
+get_of_iterator(ScProducer *self, PyObject *name)
+{
+    PyObject *value =
+        self->iterator ? PyObject_GetAttr(self->iterator, name) : NULL;
+    if (value == NULL) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    return value;
+}
+
+static bool
+is_cancelled(ScProducer *self, PyObject *error)
+{
+    return PyErr_GivenExceptionMatches(error, self->loop->st->cancelled_error);
+}
+
+/* Nobody will ever ask for this error. */
+static void
+report(ScProducer *self, PyObject *error)
+{
+    ScState *st = self->loop->st;
+    PyObject *text = PyUnicode_FromFormat(
+        "%R has failed, and its consumer is gone", (PyObject *)self);
+    PyObject *context = text ? Py_BuildValue("{OOOO}", st->str_message, text,
+                                             st->str_exception, error)
+                             : NULL;
+    PyObject *stack[] = {(PyObject *)self->loop, context};
+    PyObject *none =
+        context ? PyObject_VectorcallMethod(st->str_call_exception_handler,
+                                            stack, 2, NULL)
+                : NULL;
+    if (none == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(none);
+    Py_XDECREF(context);
+    Py_XDECREF(text);
+}
+
+/* What the one who closes it, or nobody, shall hear of its end.  Steals. */
+static PyObject *
+error_of_closing(ScProducer *self, PyObject *error)
+{
+    bool cancelled = error != NULL && is_cancelled(self, error);
+    if (error == NULL ||
+        (self->call != NULL && (!cancelled || self->call->timed_out))) {
+        return error;
+    }
+    if (!cancelled) {
+        report(self, error);
+    }
+    Py_DECREF(error);
+    return NULL;
+}
+
 /* The generator is at its end.  Steals `error`, NULL: it just ended. */
 static void
 finish(ScProducer *self, PyObject *error)
 {
+    if (is_left(self)) {
+        sc_producer_abandon(self);
+    }
     note_end(self, error);
-    if (self->abandoned || (self->closing && error != NULL &&
-                            PyErr_GivenExceptionMatches(
-                                error, self->loop->st->cancelled_error))) {
+    if (self->abandoned) {
         Py_CLEAR(error);
+    }
+    else if (self->closing) {
+        error = error_of_closing(self, error);
     }
     PyObject *unused = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     self->over = true;
     if (self->call == NULL) {
-        /* One that is being closed with nobody waiting has no other to tell.
-         */
         unused = self->failure;
         self->failure = error;
     }
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(unused);
+    if (self->call != NULL && self->call->timed_out) {
+        self->code = get_of_iterator(self, self->loop->st->str_ag_code);
+    }
     Py_CLEAR(self->step);
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->source);
@@ -265,12 +391,46 @@ begin_source(ScProducer *self)
     return self->iterator ? 0 : -1;
 }
 
+static PyObject *
+ignore(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(generator))
+{
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef ignore_def = {"closed_by_its_stream", ignore, METH_O, NULL};
+
+/* The first item of a generator, which remembers the thread's hooks: where it
+ * is garbage, its own task closes it (producer_finalize), no other one. */
+static PyObject *
+first_of_generator(PyObject *generator)
+{
+    PyObject *none = PyCFunction_New(&ignore_def, NULL);
+    if (none == NULL) {
+        return NULL;
+    }
+    ScAsyncgenHooks hooks = sc_asyncgen_hooks_swap((ScAsyncgenHooks){0});
+    ScAsyncgenHooks ours = {Py_XNewRef(hooks.firstiter), none};
+    sc_asyncgen_hooks_swap(ours);
+    PyObject *first = Py_TYPE(generator)->tp_as_async->am_anext(generator);
+    ours = sc_asyncgen_hooks_swap(hooks);
+    Py_XDECREF(ours.firstiter);
+    Py_XDECREF(ours.finalizer);
+    return first;
+}
+
 static int
 begin_next(ScProducer *self)
 {
-    PyObject *iterator = self->iterator;
-    return await_on(self, Py_TYPE(iterator)->tp_as_async->am_anext(iterator),
-                    AWAIT_ITEM);
+    PyObject *iterator = self->iterator, *next;
+    self->awaited = AWAIT_ITEM;
+    if (!self->hooked && PyAsyncGen_CheckExact(iterator)) {
+        self->hooked = true;
+        next = first_of_generator(iterator);
+    }
+    else {
+        next = Py_TYPE(iterator)->tp_as_async->am_anext(iterator);
+    }
+    return await_on(self, next, AWAIT_ITEM);
 }
 
 /* iterator.NAME(value): 1; 0 where it has no such method. */
@@ -285,6 +445,7 @@ begin_method(ScProducer *self, PyObject *name, PyObject *value, Awaited what)
         PyErr_Clear();
         return 0;
     }
+    self->awaited = what;
     PyObject *awaitable = value ? PyObject_CallOneArg(method, value)
                                 : PyObject_CallNoArgs(method);
     Py_DECREF(method);
@@ -555,6 +716,11 @@ resume(ScProducer *self)
     }
     else {
         self->task = task;
+        /* It is not lost where it is garbage: see producer_finalize. */
+        if (PyObject_SetAttrString(task, "_log_destroy_pending", Py_False) <
+            0) {
+            PyErr_Clear();
+        }
         self->announced = true;
         self->tenure = sc_task_list_begun(self->loop, task);
         count(self);
@@ -663,12 +829,7 @@ static void
 begin_closing(ScProducer *self)
 {
     self->closing = true;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    for (; self->count > 0; self->count--) {
-        Py_DECREF(self->items[self->first]);
-        self->first = (self->first + 1) % slots(self);
-    }
-    Py_END_CRITICAL_SECTION();
+    drop_items(self);
     if (self->task == NULL) {
         /* Nothing was begun; a coroutine is not left "never awaited". */
         if (self->source != NULL && PyCoro_CheckExact(self->source)) {
@@ -684,15 +845,35 @@ begin_closing(ScProducer *self)
     }
 }
 
+/* 0; or -1 with RuntimeError set where somebody is in the context: no step
+ * could run, and the call would never end. */
+static int
+check_context(ScProducer *self)
+{
+    PyObject *context =
+        SC_TASK_TAKES_CONTEXT ? self->context : self->task_context;
+    return context == NULL || (PyContext_Enter(context) == 0 &&
+                               PyContext_Exit(context) == 0)
+               ? 0
+               : -1;
+}
+
 void
 sc_producer_begin(ScProducer *self, ScCall *call)
 {
     bool wake = false;
     PyObject *item = NULL;
-    if (call->request != SC_STEP_CLOSE) {
+    if (call->request == SC_STEP_THROW) {
+        drop_items(self);
+    }
+    else if (call->request != SC_STEP_CLOSE) {
         item = sc_producer_pop(self, &wake);
     }
-    if (item != NULL || self->over) {
+    if (self->call != NULL) {
+        /* Its caller has given up, and closing is all that it still gets. */
+        self->abandoned = self->closing = true;
+    }
+    if (item != NULL || self->over || self->abandoned) {
         PyObject *error = NULL;
         if (item == NULL) {
             error = self->failure;
@@ -702,6 +883,10 @@ sc_producer_begin(ScProducer *self, ScCall *call)
             item = Py_NewRef(Py_None);
         }
         sc_call_settle(call, item, error);
+        return;
+    }
+    if (check_context(self) < 0) {
+        sc_call_settle(call, NULL, sc_error_take());
         return;
     }
     self->call = (ScCall *)Py_NewRef((PyObject *)call);
@@ -721,7 +906,7 @@ sc_producer_begin(ScProducer *self, ScCall *call)
 void
 sc_producer_abandon(ScProducer *self)
 {
-    self->abandoned = true;
+    self->abandoned = self->closing = true;
     Py_CLEAR(self->call);
     count(self);
 }
@@ -759,20 +944,9 @@ sc_producer_wake(ScProducer *self)
 }
 
 void
-sc_producer_drop(ScProducer *self, int64_t cleanup)
+sc_producer_drop(ScProducer *self)
 {
-    PyObject *before = sc_error_take();
-    PyObject *seconds = PyFloat_FromDouble((double)cleanup / 1e9);
-    if (seconds == NULL) {
-        PyErr_Clear();
-    }
-    else {
-        post(self, self->loop->st->str__drop, seconds);
-        Py_DECREF(seconds);
-    }
-    if (before != NULL) {
-        sc_error_restore(before);
-    }
+    post(self, self->loop->st->str__drop, Py_None);
 }
 
 static PyObject *
@@ -787,14 +961,22 @@ producer_wake(ScProducer *self, PyObject *Py_UNUSED(none))
 
 /* Its consumer is gone. */
 static PyObject *
-producer_drop(ScProducer *self, PyObject *seconds)
+producer_drop(ScProducer *self, PyObject *Py_UNUSED(none))
 {
+    if (self->dropped) {
+        Py_RETURN_NONE;
+    }
+    self->dropped = true;
     if (self->over) {
+        if (self->failure != NULL && !is_cancelled(self, self->failure)) {
+            report(self, self->failure);
+        }
+        Py_CLEAR(self->failure);
         Py_RETURN_NONE;
     }
     if (self->task != NULL) {
-        sc_support_tell("bound_close", "(OOO)", (PyObject *)self->loop,
-                        self->task, seconds);
+        sc_support_tell("bound_close", "(OOd)", (PyObject *)self->loop,
+                        self->task, (double)self->cleanup / 1e9);
     }
     begin_closing(self);
     count(self);
@@ -856,23 +1038,12 @@ producer_await(PyObject *self)
     return Py_NewRef(self);
 }
 
-/* As a coroutine shows where it is; what an async generator knows. */
-static PyObject *
-get_of_iterator(ScProducer *self, PyObject *name)
-{
-    PyObject *value =
-        self->iterator ? PyObject_GetAttr(self->iterator, name) : NULL;
-    if (value == NULL) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
-    return value;
-}
-
+/* As a coroutine shows where it is. */
 static PyObject *
 producer_get_code(ScProducer *self, void *Py_UNUSED(closure))
 {
-    return get_of_iterator(self, self->loop->st->str_ag_code);
+    return self->code ? Py_NewRef(self->code)
+                      : get_of_iterator(self, self->loop->st->str_ag_code);
 }
 
 static PyObject *
@@ -903,7 +1074,7 @@ name_of(ScState *st, PyObject *source)
 
 ScProducer *
 sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context, size_t room,
-                bool propagate)
+                bool propagate, int64_t cleanup)
 {
     PyTypeObject *type = loop->st->producer_type;
     ScProducer *self = (ScProducer *)type->tp_alloc(type, 0);
@@ -914,9 +1085,11 @@ sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context, size_t room,
     self->source = Py_NewRef(source);
     self->context = Py_NewRef(context);
     self->room = room;
+    self->slots = room ? room : 1;
+    self->cleanup = cleanup;
     self->propagate = propagate;
     self->name = name_of(loop->st, source);
-    self->items = PyMem_Calloc(slots(self), sizeof(PyObject *));
+    self->items = PyMem_Calloc(self->slots, sizeof(PyObject *));
     if (self->items == NULL) {
         PyErr_NoMemory();
     }
@@ -935,6 +1108,7 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->source);
     Py_VISIT(self->iterator);
+    Py_VISIT(self->code);
     Py_VISIT(self->context);
     Py_VISIT(self->task);
     Py_VISIT(self->gate);
@@ -946,7 +1120,7 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
     Py_VISIT(self->lineage);
     Py_VISIT(self->failure);
     for (size_t i = 0; i < self->count; i++) {
-        Py_VISIT(self->items[(self->first + i) % slots(self)]);
+        Py_VISIT(self->items[(self->first + i) % self->slots]);
     }
     return 0;
 }
@@ -961,19 +1135,27 @@ producer_clear(ScProducer *self)
     Py_CLEAR(self->source);
     Py_CLEAR(self->step);
     Py_CLEAR(self->iterator);
+    Py_CLEAR(self->code);
     Py_CLEAR(self->context);
     Py_CLEAR(self->task);
     Py_CLEAR(self->gate);
     Py_CLEAR(self->call);
     Py_CLEAR(self->failure);
-    while (self->count > 0) {
-        self->count--;
-        PyObject *item = self->items[self->first];
-        self->first = (self->first + 1) % slots(self);
-        Py_DECREF(item);
+    if (self->items != NULL) {
+        drop_items(self);
     }
     Py_CLEAR(self->loop);
     return 0;
+}
+
+/* Parked, it is kept by its stream alone.  Where the garbage collector finds
+ * both, its generator is not garbage yet: it is closed first. */
+static void
+producer_finalize(ScProducer *self)
+{
+    if (!self->over && self->task != NULL) {
+        sc_producer_drop(self);
+    }
 }
 
 static void
@@ -1024,6 +1206,7 @@ static PyType_Slot producer_slots[] = {
 #endif
     {Py_tp_traverse, SC_SLOT(producer_traverse)},
     {Py_tp_clear, SC_SLOT(producer_clear)},
+    {Py_tp_finalize, SC_SLOT(producer_finalize)},
     {Py_tp_dealloc, SC_SLOT(producer_dealloc)},
     {0, NULL},
 };

@@ -33,10 +33,10 @@ typedef enum {
 
 /* New reference; `source` is an async iterable, or an awaitable of one. */
 ScProducer *sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context,
-                            size_t room, bool propagate);
+                            size_t room, bool propagate, int64_t cleanup);
 
 /* On the owner: a call begins; cancel what is awaited; the call is left
- * behind, and the generator to its own. */
+ * behind, and the generator to its own: it is closed where it yields. */
 void sc_producer_begin(ScProducer *self, ScCall *call);
 void sc_producer_cancel(ScProducer *self);
 void sc_producer_abandon(ScProducer *self);
@@ -54,8 +54,9 @@ PyObject *sc_producer_pop(ScProducer *self, bool *wake);
 bool sc_producer_is_over(ScProducer *self);
 
 /* A consumer that is gone: close the generator, which gets `cleanup` ns for
- * it.  From any thread; keeps the error that is set. */
-void sc_producer_drop(ScProducer *self, int64_t cleanup);
+ * it; what it raises goes to the loop's exception handler.  From any thread;
+ * keeps the error that is set. */
+void sc_producer_drop(ScProducer *self);
 
 /* From any thread: read on. */
 void sc_producer_wake(ScProducer *self);

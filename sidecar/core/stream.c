@@ -56,7 +56,8 @@ start(Stream *self)
     }
     self->loop = loop;
     self->producer = sc_producer_new(loop, self->source, self->context,
-                                     (size_t)self->prefetch, self->propagate);
+                                     (size_t)self->prefetch, self->propagate,
+                                     self->cleanup);
     Py_CLEAR(self->source);
     return self->producer ? 0 : -1;
 }
@@ -279,6 +280,16 @@ PyDoc_STRVAR(
     "Stream(bridge, source, prefetch=0, context=None, propagate=False)\n--\n\n"
     "An async iterable as a sync iterator; sidecar.stream() makes it.");
 
+/* A coroutine is not left "never awaited". */
+static PyObject *
+refuse_source(PyObject *source)
+{
+    if (PyCoro_CheckExact(source)) {
+        sc_call_close_coroutine(source);
+    }
+    return NULL;
+}
+
 static PyObject *
 stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -296,15 +307,15 @@ stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (prefetch < 0 || prefetch > PY_SSIZE_T_MAX / 16) {
-        return PyErr_Format(PyExc_ValueError,
-                            "prefetch must be a number of items from 0 on, "
-                            "not %zd",
-                            prefetch);
+        PyErr_Format(PyExc_ValueError,
+                     "prefetch must be a number of items from 0 on, not %zd",
+                     prefetch);
+        return refuse_source(source);
     }
     if (context != Py_None && !PyContext_CheckExact(context)) {
-        return PyErr_Format(PyExc_TypeError,
-                            "context must be a contextvars.Context, not %R",
-                            context);
+        PyErr_Format(PyExc_TypeError,
+                     "context must be a contextvars.Context, not %R", context);
+        return refuse_source(source);
     }
     Stream *self = (Stream *)type->tp_alloc(type, 0);
     if (self == NULL) {
@@ -348,7 +359,7 @@ stream_clear(Stream *self)
             self->producer = NULL;
         }
         else if (!self->over) {
-            sc_producer_drop(self->producer, self->cleanup);
+            sc_producer_drop(self->producer);
         }
     }
     self->over = true;
