@@ -6,7 +6,10 @@ from sidecar import errors
 from sidecar._bridge import Sidecar, is_running, shutdown
 from sidecar._calls import gather, stream, submit
 from sidecar._core import Request, Stream, WSGIMiddleware, current, get_bridge, run_sync, to_caller
+from sidecar._lifespan import on_worker_start, on_worker_stop
 from sidecar._loop import Loop
+from sidecar._resource import resource
+from sidecar._wrappers import enter_context, to_async, to_sync, wrap_context
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError, NoCallerError, SidecarError
 
 __all__ = [
@@ -21,15 +24,22 @@ __all__ = [
     "Stream",
     "WSGIMiddleware",
     "current",
+    "enter_context",
     "errors",
     "gather",
     "get_bridge",
     "is_running",
+    "on_worker_start",
+    "on_worker_stop",
+    "resource",
     "run_sync",
     "shutdown",
     "stream",
     "submit",
+    "to_async",
     "to_caller",
+    "to_sync",
+    "wrap_context",
 ]
 
 __version__ = "0.1.0"

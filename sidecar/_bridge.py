@@ -13,9 +13,9 @@ import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sidecar import _core
+from sidecar import _core, _wrappers
 from sidecar._gather import gathered, within
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
@@ -27,9 +27,20 @@ from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from contextlib import AbstractContextManager
+
+    from typing_extensions import ParamSpec
+
     from sidecar._call_types import _StreamOf, _Submit
+    from sidecar._wrap_context import _Source
+    from sidecar._wrap_types import _ToAsync, _ToSync
+
+    _P = ParamSpec("_P")
 
 __all__ = ["Sidecar", "is_running", "shutdown"]
+
+_T = TypeVar("_T")
 
 _OPEN, _CLOSING, _CLOSED = range(3)
 
@@ -159,6 +170,33 @@ class Sidecar(_core.Bridge):
         if asyncio._get_running_loop() is not None:
             return coro if limit is None else within(coro, limit)
         return self.run_sync(coro, timeout=limit)
+
+    if TYPE_CHECKING:
+
+        @staticmethod
+        def to_caller(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Coroutine[Any, Any, _T]:
+            """``sidecar.to_caller``, whose bridge is the one that runs the coroutine."""
+
+    else:
+        to_caller = staticmethod(_core.to_caller)
+
+    @property
+    def to_async(self) -> _ToAsync:
+        """``sidecar.to_async`` on this bridge's pool."""
+        return _wrappers.to_async_of(self)
+
+    @property
+    def to_sync(self) -> _ToSync:
+        """``sidecar.to_sync`` on this bridge's loop."""
+        return _wrappers.to_sync_of(self)
+
+    def wrap_context(self, source: _Source[_T], /) -> AbstractContextManager[_T]:
+        """``sidecar.wrap_context`` on this bridge's loop."""
+        return _wrappers.wrap_context(source, bridge=self)
+
+    def enter_context(self, source: _Source[_T], /) -> _T:
+        """``sidecar.enter_context``, until this bridge's shutdown."""
+        return _wrappers.enter_context(source, bridge=self)
 
     def _on_pool(self, context: contextvars.Context | None, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A coroutine that runs ``fn`` on the pool: in ``context``, or in a copy of the one it is awaited in."""

@@ -21,6 +21,10 @@ void
 sc_traceback_prune(ScState *st, PyObject *error)
 {
     PyObject *first = PyException_GetTraceback(error);
+    if (first == Py_None) {
+        /* Before 3.13 it is kept as it was set. */
+        Py_CLEAR(first);
+    }
     PyTracebackObject *entry = (PyTracebackObject *)first;
     PyTracebackObject *kept = NULL; /* the last one, borrowed */
     bool changed = false;
