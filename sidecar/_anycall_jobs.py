@@ -13,7 +13,6 @@ import functools
 import math
 import os
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -21,7 +20,7 @@ from typing import Any
 
 from sidecar import _core
 from sidecar._pool import WorkerPool
-from sidecar._support import logger
+from sidecar._support import logger, native_lock
 from sidecar.errors import CallTimeoutError
 
 __all__ = [
@@ -125,7 +124,7 @@ class _Line:
 
 
 _lines: weakref.WeakKeyDictionary[Any, _Line] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = native_lock()
 _current: contextvars.ContextVar[Job | None] = contextvars.ContextVar("sidecar_anycall_job", default=None)
 
 

@@ -7,7 +7,6 @@ import atexit
 import contextvars
 import os
 import sys
-import threading
 import time
 import warnings
 import weakref
@@ -22,7 +21,7 @@ from sidecar._loop import BridgeLoop
 from sidecar._pool import WorkerPool
 from sidecar._streams import source_of
 from sidecar._submit import SubmittedFuture, submit
-from sidecar._support import logger
+from sidecar._support import is_patched_by_gevent, logger, start_thread
 from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
 
@@ -98,7 +97,12 @@ class Sidecar(_core.Bridge):
     def _make_loop(self) -> BridgeLoop:
         """A new loop for C to publish; the pool's threads start with its first job."""
         self._pool = WorkerPool(self._workers, f"{self._name[:8]}-work")
-        loop = BridgeLoop(self._pool)
+        if is_patched_by_gevent():
+            from sidecar import _gevent
+
+            loop: BridgeLoop = _gevent.make_loop(self._pool)
+        else:
+            loop = BridgeLoop(self._pool)
         loop._lifespan = Lifespan(self)
         return loop
 
@@ -247,6 +251,8 @@ class Sidecar(_core.Bridge):
         elif not sys.is_finalizing():
             clean = False
             logger.warning("shutdown of %r: a thread is stuck in its loop, which is left behind", self)
+            if isinstance(loop, BridgeLoop):
+                loop._abandon()
         return clean
 
     close = shutdown
@@ -308,7 +314,7 @@ class Sidecar(_core.Bridge):
             return
         warnings.warn(f"{self!r} was dropped without shutdown()", ResourceWarning, stacklevel=2, source=self)
         # Not here: this may be the garbage collector, on any thread, inside anything.
-        threading.Thread(target=self.shutdown, name=f"{self._name[:8]}-close", daemon=True).start()
+        start_thread(self.shutdown, f"{self._name[:8]}-close")
 
 
 def _seconds(what: str, value: float) -> float:

@@ -159,7 +159,9 @@ class Lifespan:
         self.closing = False
         self._begun: dict[Hook, object] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._stopping = threading.Lock()
+        self._stopping = False
+        self._starting: list[int] = []  # the threads that run start hooks
+        self._changed = threading.Condition()
 
     def serves(self, bridge: Sidecar | None) -> bool:
         """Is this the loop of ``bridge``, ``None`` being the process's own?"""
@@ -172,13 +174,26 @@ class Lifespan:
         for hook in self._all("start") if hooks is None else hooks:
             mark = object()
             if self._begun.setdefault(hook, mark) is mark:
-                self._start(bridge, hook)
+                self._start_unless_stopping(bridge, hook)
 
     def _all(self, what: str) -> list[Hook]:
         found: list[Hook] = list(getattr(self._hooks, what))
         if self.is_default:
             found += getattr(_default_hooks, what)
         return sorted(found, key=lambda hook: hook.number)
+
+    def _start_unless_stopping(self, bridge: Sidecar, hook: Hook) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            if self._stopping:
+                return
+            self._starting.append(me)
+        try:
+            self._start(bridge, hook)
+        finally:
+            with self._changed:
+                self._starting.remove(me)
+                self._changed.notify_all()
 
     def _start(self, bridge: Sidecar, hook: Hook) -> None:
         context = contextvars.Context()
@@ -206,7 +221,16 @@ class Lifespan:
 
     def begin_stop(self) -> bool:
         """True for the one caller that is to run the stop hooks, once."""
-        return self._stopping.acquire(blocking=False)
+        with self._changed:
+            first = not self._stopping
+            self._stopping = True
+            return first
+
+    def _wait_for_starts(self, seconds: float) -> None:
+        """What a start hook does in another thread just now comes before what the stop hooks undo."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: all(ident == me for ident in self._starting), seconds)
 
     def run_stop_hooks(self, bridge: Sidecar, limit: float) -> bool:
         """The last first, within ``limit`` seconds; True where all ended in time.
@@ -214,8 +238,9 @@ class Lifespan:
         Off the present thread, which waits no longer than that whatever they do; but on it where the
         interpreter is so far gone that no other thread can run.
         """
-        hooks = self._all("stop")
         deadline = time.monotonic() + limit
+        self._wait_for_starts(share(deadline, 1))
+        hooks = self._all("stop")
         if sys.is_finalizing():
             return all([_stop(bridge, hook, share(deadline, at)) for at, hook in _countdown(hooks)])
         if not hooks:
@@ -253,11 +278,23 @@ class Lifespan:
         """On the loop: end what is kept, the last made first; what did not end in time, in words."""
         self.closing = True
         deadline = time.monotonic() + limit
-        late = []
-        for at, making in _countdown([*self.kept, *self.makings.values()]):
-            if not await making.end(share(deadline, at)):
-                late.append(f"closing {making.resource}" if making.is_made() else f"making {making.resource}")
+        late = await self._break_off(share(deadline, len(self.kept)))
+        while self.kept:
+            making = self.kept[-1]
+            if not await making.end(share(deadline, len(self.kept) - 1)):
+                late.append(f"closing {making.resource}")
         return late
+
+    async def _break_off(self, seconds: float) -> list[str]:
+        """End what is being made; all at once, for each of them that went on could have another one made."""
+        tasks = {making.task: f"making {making.resource}" for making in self.makings.values()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.keys(), timeout=seconds)
+        # One that has been made all the same is kept, and has its turn.
+        held = {making.task for making in self.makings.values()}
+        return [name for task, name in tasks.items() if task in held]
 
 
 def share(deadline: float, more: int) -> float:

@@ -134,6 +134,9 @@ class BridgeLoop(Loop):
     def close(self) -> NoReturn:
         self._refuse("close")
 
+    def _abandon(self) -> None:
+        """Its bridge was shut down, but calls on it did not end."""
+
     def __del__(self) -> None:
         # Left behind at its bridge's shutdown, which has named what held it.
         if not self.is_closed() and not self.is_running():

@@ -147,6 +147,10 @@ class Resource(Generic[_T]):
         return _opened(made, self._close)
 
 
+# Whoever reads a traceback wants to see their own code.
+setattr(Resource, "get", _core.frameless(Resource.get))
+
+
 @contextlib.asynccontextmanager
 async def _opened(made: Any, close: Callable[[Any], Any] | str | None) -> AsyncIterator[Any]:
     value = await made if inspect.isawaitable(made) else made
@@ -194,9 +198,6 @@ class Making:
         self.task.add_done_callback(self._has_ended)
         loop._share_task(self.task)
         loop.create_task(_settled(self.ready))
-
-    def is_made(self) -> bool:
-        return self.ready.done()
 
     def _is_released(self) -> bool:
         # A task that is cancelled cancels what it waits for.
@@ -270,13 +271,10 @@ class Making:
         self._withdraw()
 
     async def end(self, seconds: float) -> bool:
-        """Close it, or break off its making; False where it took longer and had to be cut short."""
+        """Close it; False where it took longer and had to be cut short."""
         # It stays in ``values`` until it is gone: its own teardown may ask for it.
-        if self.ready.done():
-            if not self.release.done():
-                self.release.set_result(None)
-        else:
-            self.task.cancel()
+        if not self.release.done():
+            self.release.set_result(None)
         await asyncio.wait({self.task}, timeout=seconds * 0.8)
         if self.task.done():
             return True

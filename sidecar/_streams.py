@@ -17,6 +17,8 @@ def source_of(source: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if not (args or kwargs) and _is_source(source):
         return source
     if not callable(source):
+        if inspect.iscoroutine(source):
+            source.close()  # not left "never awaited"
         raise TypeError(_refusal(source, "takes no arguments" if args or kwargs else ""))
     made = source(*args, **kwargs)
     if not _is_source(made):

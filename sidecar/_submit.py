@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
-from sidecar._support import coroutine_of, logger, name_of
+from sidecar._support import PACKAGE_FOLDER, coroutine_of, logger, name_of
 
 if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
@@ -22,7 +22,8 @@ __all__ = ["SubmittedFuture", "submit"]
 class SubmittedFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """The future of ``submit()``. An exception that nobody has asked it for is logged when it goes.
 
-    Asked for by ``result()`` or ``exception()``; a callback that does neither has not asked.
+    Asked for by ``result()`` or ``exception()`` that came to it; a callback that calls neither has not asked,
+    nor has who gave up before the end.
     """
 
     _what: object = None
@@ -32,12 +33,18 @@ class SubmittedFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     _loop: asyncio.AbstractEventLoop | None = None
 
     def result(self, timeout: float | None = None) -> Any:
-        self._asked = True
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        except BaseException as error:
+            self._asked = self._asked or error is self._exception
+            raise
+        finally:
+            del self  # frames further in, which the traceback holds, hold this one
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
+        error = super().exception(timeout)
         self._asked = True
-        return super().exception(timeout)
+        return error
 
     def cancel(self) -> bool:
         """As ``concurrent.futures``' does; a coroutine is cancelled, wherever it has come to."""
@@ -53,13 +60,24 @@ class SubmittedFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         if self._task is not None:
             self._task.cancel()
 
-    def __del__(self) -> None:
-        error = self._exception
-        if error is None or self._asked:
-            return
+    def _log(self, error: BaseException, how: str) -> None:
         what = name_of(self._what) if inspect.iscoroutine(self._what) else repr(self._what)
         request = f" of request {self._request}" if self._request else ""
-        logger.error("submit: %s%s failed, and nobody asked for it", what, request, exc_info=error)
+        logger.error("submit: %s%s failed%s", what, request, how, exc_info=error)
+
+    def __del__(self) -> None:
+        error = self._exception
+        if error is not None and not self._asked:
+            self._log(error, ", and nobody asked for it")
+
+
+# No frame of it in tracebacks; so an exception does not hold, by its own traceback, the future that holds it.
+for _name in ("result", "exception"):
+    setattr(SubmittedFuture, _name, _core.frameless(getattr(SubmittedFuture, _name)))
+
+
+# Greenlets wait for another kind (``_gevent.py``).
+future_type = SubmittedFuture
 
 
 def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SubmittedFuture:
@@ -72,7 +90,7 @@ def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return _submit_awaitable(bridge, work)
     if not callable(work):
         raise TypeError(f"submit() takes a function or an awaitable, not {work!r}")
-    if inspect.iscoroutinefunction(work) or asyncio.iscoroutinefunction(work):
+    if _is_coroutine_function(work):
         return _submit_awaitable(bridge, work(*args, **kwargs))
     bridge.get_loop()
     future = _new_future(work)
@@ -80,8 +98,16 @@ def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return future
 
 
+def _is_coroutine_function(work: Any) -> bool:
+    if inspect.iscoroutinefunction(work):
+        return True
+    if sys.version_info < (3, 12) and asyncio.iscoroutinefunction(work):
+        return True  # by asyncio's own mark, which inspect knows since 3.12
+    return not inspect.isroutine(work) and not isinstance(work, type) and inspect.iscoroutinefunction(work.__call__)
+
+
 def _new_future(what: object) -> SubmittedFuture:
-    future = SubmittedFuture()
+    future = future_type()
     future._what = what
     request = _core.current()
     if request is not None:
@@ -94,10 +120,9 @@ def _submit_awaitable(bridge: Sidecar, awaitable: Awaitable[Any]) -> SubmittedFu
     coro = coroutine_of(awaitable)
     try:
         loop = bridge.get_loop()
-        future = _new_future(coro)
+        future = _new_future(awaitable)
         future._loop = loop
-        context = contextvars.copy_context()
-        loop.call_soon_threadsafe(_begin, future, coro, context, context=contextvars.Context())
+        loop.call_soon_threadsafe(_Start(future, coro), context=contextvars.Context())
     except BaseException:
         coro.close()
         raise
@@ -108,35 +133,78 @@ def _submit_awaitable(bridge: Sidecar, awaitable: Awaitable[Any]) -> SubmittedFu
 _running: set[asyncio.Task[Any]] = set()
 
 
-def _begin(future: SubmittedFuture, coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
-    if future.cancelled():
-        coro.close()
-        future.set_running_or_notify_cancel()
-        return
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 11):
-        task = loop.create_task(coro, context=context)
-    else:
-        task = context.run(loop.create_task, coro)
-    _running.add(task)
-    future._task = task
-    if future.cancelled():
-        task.cancel()  # meanwhile, by another thread that saw no task yet
-    task.add_done_callback(lambda task: _end(future, task))
+class _Start:
+    """A coroutine on its way to its loop. One that does not get there is closed, and its future cancelled."""
+
+    def __init__(self, future: SubmittedFuture, coro: Coroutine[Any, Any, Any]) -> None:
+        self._context = _context_of_nobody()
+        self._future = future
+        self._coro: Coroutine[Any, Any, Any] | None = coro
+
+    def __call__(self) -> None:
+        future, coro = self._future, self._coro
+        assert coro is not None
+        if future.cancelled():
+            return  # told as one that does not get there
+        self._coro = None
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 11):
+            task = loop.create_task(coro, context=self._context)
+        else:
+            task = self._context.run(loop.create_task, coro)
+        _running.add(task)
+        future._task = task
+        if future.cancelled():
+            task.cancel()  # meanwhile, by another thread that saw no task yet
+        task.add_done_callback(lambda task: _end(future, task))
+
+    def __del__(self) -> None:
+        if self._coro is not None:
+            self._coro.close()
+            concurrent.futures.Future.cancel(self._future)
+            self._future.set_running_or_notify_cancel()
+
+
+def _context_of_nobody() -> contextvars.Context:
+    """A copy of this one, in which nobody waits for what runs: ``to_caller`` has no thread to run on."""
+    context = contextvars.copy_context()
+    lineage: contextvars.ContextVar[object] = _core._lineage
+    if context.get(lineage) is not None:
+        context.run(lineage.set, None)
+    return context
 
 
 def _end(future: SubmittedFuture, task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     future._task = None
-    error = None if task.cancelled() else task.exception()
-    if future.cancelled():
-        future.set_running_or_notify_cancel()
-        return
     if task.cancelled():
         concurrent.futures.Future.cancel(future)
         future.set_running_or_notify_cancel()
-    elif future.set_running_or_notify_cancel():
+        return
+    error = task.exception()
+    if error is not None:
+        _prune(error)
+    if not future.set_running_or_notify_cancel():
         if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(task.result())
+            future._log(error, " after it was cancelled")
+    elif error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+def _prune(error: BaseException) -> None:
+    """As where an error leaves ``run_sync``: no entries of the package's in its traceback."""
+    first = kept = None
+    entry = error.__traceback__
+    while entry is not None:
+        if not entry.tb_frame.f_code.co_filename.startswith(PACKAGE_FOLDER):
+            if kept is None:
+                first = entry
+            else:
+                kept.tb_next = entry
+            kept = entry
+        entry = entry.tb_next
+    if kept is not None:
+        kept.tb_next = None
+    error.__traceback__ = first

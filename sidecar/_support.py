@@ -13,7 +13,7 @@ import threading
 import traceback
 import types
 from asyncio import base_events, format_helpers
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -209,7 +209,28 @@ def _format_handle(handle: Any) -> str:
     return repr(owner) if isinstance(owner, asyncio.Task) else str(handle)
 
 
+def is_patched_by_gevent() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and (monkey.is_module_patched("threading") or monkey.is_module_patched("socket"))
+
+
 # -- threads ------------------------------------------------------------------
+
+
+def native_lock() -> threading.Lock:
+    """A lock that threads wait for, wherever this is: a greenlet that waits for gevent's may never be woken by one."""
+    if is_patched_by_gevent():
+        lock: threading.Lock = sys.modules["gevent.monkey"].get_original("_thread", "allocate_lock")()
+        return lock
+    return threading.Lock()
+
+
+def start_thread(function: Callable[[], object], name: str) -> None:
+    """A native thread, wherever this is: in a patched process ``threading`` has greenlets only."""
+    if is_patched_by_gevent():
+        sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")(function, ())
+    else:
+        threading.Thread(target=function, name=name, daemon=True).start()
 
 
 def main_thread_ident() -> int:
@@ -221,6 +242,8 @@ def forget_thread() -> None:
     ident = threading.get_ident()
     if isinstance(threading._active.get(ident), threading._DummyThread):  # type: ignore[attr-defined]
         del threading._active[ident]  # type: ignore[attr-defined]
+    if "sidecar._gevent" in sys.modules:
+        sys.modules["sidecar._gevent"].leave_thread()
 
 
 def came_from_signal_handler(error: BaseException) -> bool:

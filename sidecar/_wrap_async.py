@@ -7,14 +7,13 @@ import contextvars
 import functools
 import inspect
 import sys
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sidecar._support import logger
+from sidecar._support import logger, native_lock
 from sidecar._wrap_common import (
     ASYNC_CONTEXT,
     acts_as,
@@ -79,7 +78,7 @@ class _Steps:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native_lock()
         self._iterator: Any = None
         self._running = False
         self._left = False
@@ -185,7 +184,7 @@ class _Stay:
         self._manager = manager
         self._bridge = bridge
         self._context = contextvars.copy_context()
-        self._lock = threading.Lock()
+        self._lock = native_lock()
         self._entered = self._left = False
         self.task = asyncio.current_task()
 

@@ -6,8 +6,8 @@ Either of the two turns it on::
 
     from sidecar.gunicorn import post_fork      # in a gunicorn.conf.py
 
-``post_fork`` alone suffices. A configuration with a ``post_fork`` of its own calls this one from it. Sync and
-threaded workers, with and without ``--preload``.
+``post_fork`` alone suffices. A configuration with a ``post_fork`` of its own calls this one from it. Sync,
+threaded and gevent workers, with and without ``--preload``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import sidecar
 
 __all__ = ["post_fork", "worker_exit"]
 
-_COVERED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
+_THREADED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
+# Patches the worker after post_fork, before it loads the application.
+_PATCHING = {"gunicorn.workers.ggevent"}
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -27,16 +29,17 @@ def post_fork(server: Any, worker: Any) -> None:
 
     The bridge is drained when the worker ends, whether or not the configuration names ``worker_exit``.
     """
-    _wrap_loader(worker)
+    kinds = {base.__module__ for base in type(worker).__mro__}
+    _wrap_loader(worker, starts=bool(kinds & _PATCHING))
     _ensure_drain(server)
-    if _COVERED.isdisjoint(base.__module__ for base in type(worker).__mro__):
+    if kinds & _THREADED:
+        sidecar.get_bridge().start()
+    elif not kinds & _PATCHING:
         worker.log.warning(
-            "sidecar: worker class %s is not covered yet (sync and gthread are): "
+            "sidecar: worker class %s is not covered yet (sync, gthread and gevent are): "
             "a call may block the whole worker",
             type(worker).__qualname__,
         )
-    else:
-        sidecar.get_bridge().start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -47,12 +50,17 @@ def worker_exit(server: Any, worker: Any) -> None:
     sidecar.shutdown()
 
 
-def _wrap_loader(worker: Any) -> None:
-    """Wrap the application when the worker has loaded it: after this hook, unless it was preloaded."""
+def _wrap_loader(worker: Any, starts: bool) -> None:
+    """Wrap the application when the worker has loaded it: after this hook, unless it was preloaded.
+
+    starts: start the bridge just before that, where it could not be started sooner.
+    """
     load = worker.load_wsgi
 
     @functools.wraps(load)
     def load_wsgi() -> None:
+        if starts:
+            sidecar.get_bridge().start()
         load()
         application = getattr(worker, "wsgi", None)
         if application is not None and not isinstance(application, sidecar.WSGIMiddleware):

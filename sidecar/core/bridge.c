@@ -135,6 +135,16 @@ check_state(ScBridge *self, int most_state)
     return -1;
 }
 
+/* On the thread that has started it, without the lock: what runs there may use
+ * the bridge.  It reports its failures; an error comes from a signal. */
+static int
+tell_started(ScBridge *self)
+{
+    PyObject *none = PyObject_CallMethod((PyObject *)self, "_started", NULL);
+    Py_XDECREF(none);
+    return none ? 0 : -1;
+}
+
 /* New reference to the running loop, made where there is none yet. */
 static ScLoop *
 bridge_loop(ScBridge *self, int most_state)
@@ -151,11 +161,15 @@ bridge_loop(ScBridge *self, int most_state)
         return NULL;
     }
     int rc = check_state(self, most_state);
-    if (rc == 0 && self->loop == NULL) {
+    bool fresh = rc == 0 && self->loop == NULL;
+    if (fresh) {
         rc = start(self);
     }
     loop = rc == 0 ? present_loop(self) : NULL;
     pthread_mutex_unlock(&self->start_lock);
+    if (fresh && loop != NULL && tell_started(self) < 0) {
+        Py_CLEAR(loop);
+    }
     return loop;
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/clock.h"
 #include "core/errors.h"
+#include "core/greenlet.h"
 #include "core/lineage.h"
 #include "core/loop_run.h"
 #include "core/module.h"
@@ -89,11 +90,15 @@ ScCall *
 sc_call_new(ScLoop *loop, const ScCallArgs *args)
 {
     ScState *st = loop->st;
-    bool is_main = sc_signals_is_main(st);
     bool is_step = args->request != SC_CALL_RUN;
-    PyObject *context = NULL;
+    PyObject *greenlet = NULL, *context = NULL;
     ScCall *self = NULL;
-    bool ready = !is_main || sc_signals_prepare(st) == 0;
+    bool ready = sc_greenlet_waiter(st, (PyObject *)loop, &greenlet) == 0;
+    /* A greenlet's signals are its hub's. */
+    bool is_main = ready && greenlet == NULL && sc_signals_is_main(st);
+    if (is_main) {
+        ready = sc_signals_prepare(st) == 0;
+    }
     if (ready && !is_step) {
         context = take_context(args->context);
         ready = context != NULL;
@@ -102,6 +107,7 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
         self = PyObject_GC_New(ScCall, st->call_type);
     }
     if (self == NULL) {
+        Py_XDECREF(greenlet);
         Py_XDECREF(context);
         if (!is_step) {
             sc_call_close_coroutine(args->coro);
@@ -111,8 +117,10 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
     }
     self->st = st;
     self->loop = (ScLoop *)Py_NewRef((PyObject *)loop);
-    sc_waiter_init(&self->waiter, is_restricted(is_main),
+    sc_waiter_init(&self->waiter, greenlet != NULL || is_restricted(is_main),
                    is_main ? st->signal_event_fd : -1);
+    self->waiter.passive = greenlet != NULL;
+    self->greenlet = greenlet;
     self->timer = (ScTimer){.kind = SC_TIMER_CALL};
     self->next_finished = NULL;
     atomic_init(&self->errands.top, NULL);
@@ -144,6 +152,7 @@ call_traverse(ScCall *self, visitproc visit, void *arg)
     Py_VISIT(self->task);
     Py_VISIT(self->result);
     Py_VISIT(self->error);
+    Py_VISIT(self->greenlet);
     return 0;
 }
 
@@ -160,6 +169,7 @@ call_clear(ScCall *self)
     Py_CLEAR(self->task);
     Py_CLEAR(self->result);
     Py_CLEAR(self->error);
+    Py_CLEAR(self->greenlet);
     Py_CLEAR(self->loop);
     return 0;
 }
@@ -188,6 +198,7 @@ settle(ScCall *self, PyObject *result, PyObject *error)
     self->error = error;
     self->done = true;
     sc_drive_complete(self->loop->drive, &self->waiter);
+    sc_greenlet_wake(self->st, self->greenlet);
 }
 
 static bool

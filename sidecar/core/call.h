@@ -40,6 +40,7 @@ typedef struct ScCall {
     PyObject *task;    /* NULL before it starts and once its result is out */
     PyObject *result;
     PyObject *error;
+    PyObject *greenlet;    /* how the caller waits, or NULL (greenlet.h) */
     int64_t deadline;      /* SC_NEVER: none */
     int64_t cleanup;       /* ns from the deadline until it is given up */
     atomic_bool abandoned; /* nobody waits for it any more */

@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/cycle.h"
 #include "core/errors.h"
+#include "core/greenlet.h"
 #include "core/job.h"
 #include "core/loop_run.h"
 #include "core/signals.h"
@@ -60,18 +61,16 @@ drive_turn(ScCall *self, bool fresh)
     return TURN_INTERRUPTED;
 }
 
-static Turn
-wait_turn(ScCall *self)
+/* Sleep until the word changes or the moment `until`; what sc_park_wait
+ * returns, or -1 with an error set. */
+static int
+sleep_thread(ScCall *self, int64_t until)
 {
     ScState *st = self->st;
     ScSignalWait signals;
     bool is_main = self->waiter.park.event_fd >= 0;
-    int64_t until = SC_NEVER;
-    if (self->deadline < SC_NEVER - self->cleanup) {
-        until = self->deadline + self->cleanup;
-    }
     if (is_main && sc_signals_begin(st, &signals) < 0) {
-        return TURN_INTERRUPTED;
+        return -1;
     }
     int why;
     PyThreadState *save = PyEval_SaveThread();
@@ -80,8 +79,41 @@ wait_turn(ScCall *self)
         sc_drive_wait(&self->waiter, until, is_main ? st->signal_pipe[0] : -1);
     sc_job_wait_end(pool);
     PyEval_RestoreThread(save);
-    if (is_main && sc_signals_end(st, &signals) < 0) {
+    return is_main && sc_signals_end(st, &signals) < 0 ? -1 : why;
+}
+
+/* The same for a greenlet.  No signal wakes it: its hub runs the handlers. */
+static int
+sleep_greenlet(ScCall *self, int64_t until)
+{
+    int rc = 0;
+    if (atomic_load_explicit(&self->waiter.park.word, memory_order_acquire) ==
+        SC_WAITING) {
+        void *pool = sc_job_wait_begin();
+        rc = sc_greenlet_wait(self->st, self->greenlet, until);
+        sc_job_wait_end(pool);
+    }
+    if (rc < 0) {
+        return -1;
+    }
+    return until <= sc_clock_now() ? SC_PARK_TIMEOUT : SC_PARK_CHANGED;
+}
+
+static Turn
+wait_turn(ScCall *self)
+{
+    int64_t until = SC_NEVER;
+    if (self->deadline < SC_NEVER - self->cleanup) {
+        until = self->deadline + self->cleanup;
+    }
+    int why = self->greenlet != NULL ? sleep_greenlet(self, until)
+                                     : sleep_thread(self, until);
+    if (why < 0) {
         return TURN_INTERRUPTED;
+    }
+    if (self->greenlet != NULL && sc_loop_is_dead(self->loop)) {
+        /* Other than a thread, a greenlet lives on in the child of a fork. */
+        return TURN_FORKED;
     }
     switch (
         atomic_load_explicit(&self->waiter.park.word, memory_order_acquire)) {
@@ -100,6 +132,7 @@ sc_call_send_errand(ScCall *self, ScOp *errand)
 {
     sc_inbox_push(&self->errands, errand);
     sc_drive_summon(self->loop->drive, &self->waiter);
+    sc_greenlet_wake(self->st, self->greenlet);
 }
 
 /* Run what the call asks of this thread, which owns nothing meanwhile. */

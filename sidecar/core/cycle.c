@@ -28,8 +28,8 @@ innermost(ScState *st, uintptr_t thread)
     while (holder != NULL && holder->thread != thread) {
         holder = holder->next;
     }
-    return holder != NULL && atomic_load(&holder->call->waiter.park.word) !=
-                                 SC_DONE
+    return holder != NULL &&
+                   atomic_load(&holder->call->waiter.park.word) != SC_DONE
                ? holder->call
                : NULL;
 }

@@ -36,7 +36,7 @@ sc_waiter_init(ScWaiter *waiter, bool restricted, int event_fd)
     waiter->park.event_fd = event_fd;
     waiter->thread = sc_thread_self();
     waiter->restricted = restricted;
-    waiter->queued = waiter->away = false;
+    waiter->passive = waiter->queued = waiter->away = false;
 }
 
 static void
@@ -96,7 +96,7 @@ take_if_free(ScDrive *drive, ScWaiter *waiter, size_t own_calls)
         atomic_load_explicit(&drive->calls, memory_order_relaxed) ==
             own_calls &&
         atomic_load_explicit(&drive->tasks, memory_order_relaxed) == 0;
-    if (!is_free || (waiter->restricted && !alone)) {
+    if (!is_free || waiter->passive || (waiter->restricted && !alone)) {
         return false;
     }
     set_owner(drive, waiter->thread, waiter->restricted);
@@ -157,6 +157,9 @@ oldest_eligible(ScDrive *drive)
     if (waiter == NULL && drive->pump == NULL) {
         /* Nobody else is left to run its call. */
         waiter = drive->oldest;
+        while (waiter != NULL && waiter->passive) {
+            waiter = waiter->next;
+        }
     }
     return waiter;
 }

@@ -8,9 +8,9 @@
  *  1. At most one owner; ownership changes only here.
  *  2. An owner that leaves hands over to the oldest waiter that may drive;
  *     where there is none and something is due, to the pump; without a pump,
- *     to the oldest waiter of any kind; else the loop is free, `asleep` is
- * announced, the inbox was empty after that, and the pump's watch is armed. So
- * whatever comes due finds someone to run it.
+ *     to the oldest waiter that drives at all; else the loop is free, `asleep`
+ * is announced, the inbox was empty after that, and the pump's watch is armed.
+ * So whatever comes due finds someone to run it.
  *  3. A queued waiter leaves the queue once: promoted (it now owns the loop),
  *     done (its call is over) or summoned (its call has an errand for this
  *     thread), never two of them.  Its word changes with it, under the lock;
@@ -49,6 +49,7 @@ typedef struct ScWaiter {
     ScPark park; /* one of those above */
     uintptr_t thread;
     bool restricted; /* drives its own call only (main thread, deep stack) */
+    bool passive;    /* never drives at all (a greenlet); restricted as well */
     bool queued;
     bool away; /* on an errand of its call's */
 } ScWaiter;

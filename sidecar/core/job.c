@@ -7,6 +7,7 @@
 
 #include "core/attach.h"
 #include "core/fork.h"
+#include "core/support.h"
 
 typedef struct {
     ScJob base;
@@ -41,25 +42,6 @@ name_thread(void)
         PyErr_WriteUnraisable(NULL);
     }
     Py_XDECREF(text);
-    Py_XDECREF(thread);
-    Py_XDECREF(threading);
-}
-
-/* Before 3.12 threading keeps what current_thread() made for a native thread
- * for ever, and gives it to the next thread with the same number. */
-static void
-forget_thread(void)
-{
-    PyObject *threading = PyImport_ImportModule("threading");
-    PyObject *thread = NULL, *result = NULL;
-    if (threading != NULL) {
-        thread = PyObject_CallMethod(threading, "current_thread", NULL);
-    }
-    if (thread != NULL) {
-        result = PyObject_CallMethod(thread, "_delete", NULL);
-    }
-    PyErr_Clear();
-    Py_XDECREF(result);
     Py_XDECREF(thread);
     Py_XDECREF(threading);
 }
@@ -116,7 +98,7 @@ thread_pause(void *thread)
 static void
 thread_end(void *thread)
 {
-    forget_thread();
+    sc_support_tell("forget_thread", NULL);
     sc_attach_end(thread);
     free(thread);
 }

@@ -18,6 +18,7 @@ int sc_task_list_init(PyObject *module);
 int sc_call_init(PyObject *module);
 int sc_executor_init(PyObject *module);
 int sc_bridge_init(PyObject *module);
+int sc_greenlet_init(PyObject *module);
 int sc_pool_call_init(PyObject *module);
 int sc_lineage_init(PyObject *module);
 int sc_traceback_init(PyObject *module);

@@ -946,7 +946,9 @@ sc_producer_wake(ScProducer *self)
 void
 sc_producer_drop(ScProducer *self)
 {
-    post(self, self->loop->st->str__drop, Py_None);
+    if (!sc_producer_is_over(self)) {
+        post(self, self->loop->st->str__drop, Py_None);
+    }
 }
 
 static PyObject *
@@ -1144,7 +1146,6 @@ producer_clear(ScProducer *self)
     if (self->items != NULL) {
         drop_items(self);
     }
-    Py_CLEAR(self->loop);
     return 0;
 }
 
@@ -1167,6 +1168,8 @@ producer_dealloc(ScProducer *self)
         sc_call_close_coroutine(self->source);
     }
     producer_clear(self);
+    /* Not before: its stream, or its task, may still ask for it. */
+    Py_CLEAR(self->loop);
     Py_CLEAR(self->name);
     PyMem_Free(self->items);
     type->tp_free((PyObject *)self);

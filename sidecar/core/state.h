@@ -57,6 +57,8 @@
     X(_resume)                            \
     X(ag_code)                            \
     X(ag_frame)                           \
+    X(wait)                               \
+    X(wake)                               \
     X(timeout)
 
 /* Types of ours, as st->NAME_type. */
@@ -116,6 +118,7 @@
     X(key_request_id)    /* "HTTP_X_REQUEST_ID" (wsgi.c) */                  \
     X(key_file_wrapper)  /* "wsgi.file_wrapper" (wsgi.c) */                  \
     X(header_request_id) /* "X-Request-ID" (start_response.c) */             \
+    X(greenlet_hook)     /* how a greenlet waits (greenlet.c) */             \
     X(default_bridge)    /* this interpreter's own bridge (bridge.c) */      \
     X(empty_context)     /* for callbacks that need none (task.c) */         \
     X(lineage_var)       /* ContextVar: whose task this is (lineage.c) */    \
