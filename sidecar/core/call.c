@@ -133,6 +133,7 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
     self->deadline =
         args->timeout == SC_NEVER ? SC_NEVER : sc_clock_now() + args->timeout;
     self->cleanup = args->cleanup;
+    self->ahead = args->ahead;
     atomic_init(&self->abandoned, false);
     atomic_init(&self->cancel_posted, false);
     self->started = self->cancel_asked = self->ended = self->done =

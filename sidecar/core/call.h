@@ -50,6 +50,7 @@ typedef struct ScCall {
     bool ended;      /* the task is over */
     bool done;       /* result or error is here, or it is orphaned */
     bool timed_out;  /* the deadline has cancelled it */
+    bool ahead;      /* a step of a stream that reads ahead */
     bool orphaned;   /* it counts as a task now, not as a call */
     unsigned tenure; /* of the loop when the task was made */
 } ScCall;
@@ -61,6 +62,7 @@ typedef struct {
     PyObject *context; /* borrowed; NULL: a copy of the caller's */
     PyObject *value;   /* borrowed: a step's */
     int request;       /* SC_CALL_RUN, or a step's */
+    bool ahead;        /* of a stream that reads ahead */
     bool propagate;    /* what it sets in context variables is set here */
     int64_t timeout;   /* ns, SC_NEVER: none */
     int64_t cleanup;   /* ns */

@@ -470,7 +470,9 @@ typedef struct {
 
 /* Is the turn over?  A caller leaves when its own call is done, but does not
  * wake a waiter for a few microseconds of work that it can do itself: it
- * lingers while work is ready and a waiter queued, for LINGER at most. */
+ * lingers while work is ready and a waiter queued, for LINGER at most; and so
+ * does the consumer of a stream that reads ahead, whose next item may be what
+ * is ready. */
 static bool
 is_over(ScLoop *self, Driver *driver)
 {
@@ -479,7 +481,8 @@ is_over(ScLoop *self, Driver *driver)
     }
     ScDrive *drive = self->drive;
     if (drive->owner_restricted ||
-        atomic_load_explicit(&drive->eligible, memory_order_relaxed) == 0 ||
+        (atomic_load_explicit(&drive->eligible, memory_order_relaxed) == 0 &&
+         !driver->own->ahead) ||
         (self->ring.count == 0 && sc_inbox_is_empty(&drive->inbox))) {
         return true;
     }

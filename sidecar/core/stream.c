@@ -10,6 +10,7 @@
 #include "core/module.h"
 #include "core/producer.h"
 #include "core/support.h"
+#include "core/traceback.h"
 
 typedef struct {
     PyObject_HEAD
@@ -103,6 +104,26 @@ write_back(Stream *self)
     return none ? 0 : -1;
 }
 
+/* It has ended while nobody waited, by a shutdown, say: no loop is needed to
+ * say so. */
+static void
+tell_end(Stream *self, ScStepKind kind, PyObject *value, PyObject *error)
+{
+    forget(self);
+    if (error == NULL && kind == SC_STEP_THROW) {
+        error = Py_NewRef(value);
+    }
+    if (error != NULL && kind == SC_STEP_CLOSE &&
+        PyErr_GivenExceptionMatches(error, self->st->cancelled_error)) {
+        Py_CLEAR(error);
+    }
+    if (error != NULL) {
+        sc_traceback_prune(self->st, error);
+        sc_error_restore(error);
+    }
+    write_back(self);
+}
+
 /* One step on the loop: an item; NULL with an error set; or NULL alone at the
  * end. */
 static PyObject *
@@ -114,9 +135,15 @@ step(Stream *self, ScStepKind kind, PyObject *value)
     if (sc_loop_is_dead(self->loop)) {
         return raise_forked(self);
     }
+    PyObject *last_word;
+    if (sc_producer_end(self->producer, &last_word)) {
+        tell_end(self, kind, value, last_word);
+        return NULL;
+    }
     ScCallArgs args = {.coro = Py_NewRef((PyObject *)self->producer),
                        .value = value,
-                       .request = (int)kind};
+                       .request = (int)kind,
+                       .ahead = self->prefetch > 0};
     sc_bridge_limits(self->bridge, &args.timeout, &args.cleanup);
     PyObject *item = sc_call_run(self->loop, &args);
     if (write_back(self) < 0) {
