@@ -8,7 +8,7 @@ from sidecar._calls import gather, stream, submit
 from sidecar._core import Request, Stream, WSGIMiddleware, current, get_bridge, run_sync, to_caller
 from sidecar._lifespan import on_worker_start, on_worker_stop
 from sidecar._loop import Loop
-from sidecar._resource import resource
+from sidecar._resource import Resource, resource
 from sidecar._wrappers import enter_context, to_async, to_sync, wrap_context
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError, NoCallerError, SidecarError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Loop",
     "NoCallerError",
     "Request",
+    "Resource",
     "Sidecar",
     "SidecarError",
     "Stream",

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sidecar import _core, _wrappers
+from sidecar import _core, _lifespan, _resource, _wrappers
 from sidecar._gather import gathered, within
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
 from sidecar._pool import WorkerPool
 from sidecar._streams import source_of
-from sidecar._submit import SubmittedFuture, submit
+from sidecar._submit import Submitted, submit
 from sidecar._support import is_patched_by_gevent, logger, start_thread
 from sidecar._wind_up import wind_up
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
-    from sidecar._call_types import _StreamOf, _Submit
+    from sidecar._call_types import _OnWorker, _ResourceOf, _StreamOf, _Submit
     from sidecar._wrap_context import _Source
     from sidecar._wrap_types import _ToAsync, _ToSync
 
@@ -119,6 +119,9 @@ class Sidecar(_core.Bridge):
     if TYPE_CHECKING:
         stream: _StreamOf
         submit: _Submit
+        resource: _ResourceOf
+        on_worker_start: _OnWorker
+        on_worker_stop: _OnWorker
     else:
 
         @_core.frameless
@@ -146,7 +149,7 @@ class Sidecar(_core.Bridge):
             return _core.Stream(self, source_of(source, args, kwargs), prefetch, context, propagate)
 
         @_core.frameless
-        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> SubmittedFuture:
+        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Submitted:
             """Begin something and do not wait: a function on the pool, an awaitable on the loop.
 
             work: a function, called with the arguments on a thread of the pool; a coroutine function, or an
@@ -157,6 +160,21 @@ class Sidecar(_core.Bridge):
             Raises ``BridgeClosedError`` after ``shutdown()``, ``TypeError`` for anything else.
             """
             return submit(self, work, args, kwargs)
+
+        @_core.frameless
+        def resource(self, factory: Any = None, /, *, close: Any = None) -> Any:
+            """``sidecar.resource`` that lives on this bridge."""
+            return _resource.resource(factory, bridge=self, close=close)
+
+        @_core.frameless
+        def on_worker_start(self, fn: Any = None, /) -> Any:
+            """``sidecar.on_worker_start`` of this bridge."""
+            return _lifespan.on_worker_start(fn, bridge=self)
+
+        @_core.frameless
+        def on_worker_stop(self, fn: Any = None, /) -> Any:
+            """``sidecar.on_worker_stop`` of this bridge."""
+            return _lifespan.on_worker_stop(fn, bridge=self)
 
     @_core.frameless
     def gather(self, *aws: Any, return_exceptions: bool = False, timeout: float | None = None) -> Any:
@@ -260,7 +278,7 @@ class Sidecar(_core.Bridge):
     def _drain(self, limit: float) -> bool:
         try:
             # Its own time-out only guards against a loop that no longer turns.
-            stuck = self._run_closing(wind_up(self, limit, self._daemon), timeout=limit + 0.5)
+            stuck = self._run_closing(wind_up(limit, self._daemon), timeout=limit + 0.5)
         except (CallTimeoutError, DeadlockError):
             logger.warning("shutdown of %r: its loop does not turn any more", self)
             return False
@@ -315,6 +333,11 @@ class Sidecar(_core.Bridge):
         warnings.warn(f"{self!r} was dropped without shutdown()", ResourceWarning, stacklevel=2, source=self)
         # Not here: this may be the garbage collector, on any thread, inside anything.
         start_thread(self.shutdown, f"{self._name[:8]}-close")
+
+
+# By name, for a decorator would hide from type checkers how the argument is called.
+for _name in ("wrap_context", "enter_context"):
+    setattr(Sidecar, _name, _core.frameless(getattr(Sidecar, _name)))
 
 
 def _seconds(what: str, value: float) -> float:

@@ -1,4 +1,4 @@
-"""What type checkers see of ``stream`` and ``submit``. Nothing of it is there at run time."""
+"""What type checkers see of ``Sidecar``'s methods with overloads. Nothing of it is there at run time."""
 
 # Overloads that overlap are wanted: the first that fits is what is done.
 # mypy: disable-error-code="overload-overlap"
@@ -9,14 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
     from concurrent.futures import Future
+    from contextlib import AbstractAsyncContextManager
     from contextvars import Context
     from typing import Any, Protocol, TypeVar, Union, overload
 
     from typing_extensions import ParamSpec
 
     from sidecar._core import Stream
+    from sidecar._lifespan import _Fn
+    from sidecar._resource import Resource, _Close, _ClosingDecorator, _Decorator, _LockT
 
     _P = ParamSpec("_P")
     _T = TypeVar("_T")
@@ -54,3 +57,31 @@ if TYPE_CHECKING:
         ) -> Future[_T]: ...
         @overload
         def __call__(self, work: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
+
+    class _ResourceOf(Protocol):
+        @overload
+        def __call__(self) -> _Decorator: ...
+        @overload
+        def __call__(self, *, close: Callable[[Any], Any] | str) -> _ClosingDecorator: ...
+        @overload
+        def __call__(
+            self, factory: Callable[[], Awaitable[_T]], /, *, close: _Close[_T]
+        ) -> Resource[_T]: ...
+        @overload
+        def __call__(self, factory: Callable[[], _T], /, *, close: _Close[_T]) -> Resource[_T]: ...
+        @overload
+        def __call__(self, factory: Callable[[], AsyncIterator[_T]], /) -> Resource[_T]: ...
+        @overload
+        def __call__(self, factory: Callable[[], _LockT], /) -> Resource[_LockT]: ...
+        @overload
+        def __call__(self, factory: Callable[[], AbstractAsyncContextManager[_T]], /) -> Resource[_T]: ...
+        @overload
+        def __call__(self, factory: Callable[[], Awaitable[_T]], /) -> Resource[_T]: ...
+        @overload
+        def __call__(self, factory: Callable[[], _T], /) -> Resource[_T]: ...
+
+    class _OnWorker(Protocol):
+        @overload
+        def __call__(self, fn: _Fn, /) -> _Fn: ...
+        @overload
+        def __call__(self) -> Callable[[_Fn], _Fn]: ...

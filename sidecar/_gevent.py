@@ -158,8 +158,26 @@ class Future(concurrent.futures.Future):  # type: ignore[type-arg]
         self._on_hub(super().set_exception, exception)
 
 
-class SubmittedFuture(_submit.SubmittedFuture, Future):
+class SubmittedFuture(_submit.Submitted, Future):
     """The future of ``submit()``, likewise."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return super().result(timeout)
+        except BaseException as error:
+            self._asked = self._asked or error is self._exception
+            raise
+        finally:
+            del self  # frames further in, which the traceback holds, hold this one
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        error = super().exception(timeout)
+        self._asked = True
+        return error
+
+    def __del__(self) -> None:
+        if not self._asked:
+            self._log_lost()
 
 
 _native_rlock: Callable[[], Any] = monkey.get_original("_thread", "RLock")

@@ -71,7 +71,7 @@ _default_hooks = Hooks()
 @overload
 def on_worker_start(fn: _Fn, /, *, bridge: Sidecar | None = None) -> _Fn: ...
 @overload
-def on_worker_start(*, bridge: Sidecar | None = None) -> Callable[[_Fn], _Fn]: ...
+def on_worker_start(fn: None = None, /, *, bridge: Sidecar | None = None) -> Callable[[_Fn], _Fn]: ...
 def on_worker_start(fn: Any = None, /, *, bridge: Sidecar | None = None) -> Any:
     """Have ``fn()`` called when the bridge starts, once for each worker; at once where it already runs.
 
@@ -95,7 +95,7 @@ def on_worker_start(fn: Any = None, /, *, bridge: Sidecar | None = None) -> Any:
 @overload
 def on_worker_stop(fn: _Fn, /, *, bridge: Sidecar | None = None) -> _Fn: ...
 @overload
-def on_worker_stop(*, bridge: Sidecar | None = None) -> Callable[[_Fn], _Fn]: ...
+def on_worker_stop(fn: None = None, /, *, bridge: Sidecar | None = None) -> Callable[[_Fn], _Fn]: ...
 def on_worker_stop(fn: Any = None, /, *, bridge: Sidecar | None = None) -> Any:
     """Have ``fn()`` called at the bridge's shutdown, before it refuses calls; the last one registered first.
 
@@ -284,6 +284,13 @@ class Lifespan:
             if not await making.end(share(deadline, len(self.kept) - 1)):
                 late.append(f"closing {making.resource}")
         return late
+
+    async def drop(self, resource: Resource[Any]) -> None:
+        """On the loop: end it, made or not, and wait for that."""
+        for making in (*self.makings.values(), *self.kept):
+            if making.resource is resource:
+                making.break_off()
+                await asyncio.wait({making.task})
 
     async def _break_off(self, seconds: float) -> list[str]:
         """End what is being made; all at once, for each of them that went on could have another one made."""

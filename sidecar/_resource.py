@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Union, overlo
 from sidecar import _core
 from sidecar._lifespan import Lifespan, maker
 from sidecar._support import came_from_signal_handler, logger
+from sidecar._wrap_common import cut
 from sidecar.errors import BridgeClosedError, DeadlockError
 
 if TYPE_CHECKING:
@@ -92,12 +93,18 @@ class Resource(Generic[_T]):
                 f"{self} is not made yet, and get() inside a coroutine of the loop it is made on would wait "
                 f"for itself: await the resource there [{DeadlockError.code}]"
             )
-        return bridge.run_sync(self._value(), timeout=timeout)
+        asked = self._value()
+        setattr(asked, "__qualname__", str(self))  # the name that messages have
+        return bridge.run_sync(asked, timeout=timeout)
 
     def __await__(self) -> Generator[Any, Any, _T]:
         value = self._made_on(asyncio._get_running_loop())
         if value is _NOT_MADE:
-            value = yield from self._value().__await__()
+            try:
+                value = yield from self._value().__await__()
+            except BaseException as error:
+                cut(error)
+                raise
         made: _T = value
         return made
 
@@ -248,7 +255,7 @@ class Making:
         if not self.ready.done():
             self._pass_on(error)
         elif not self._is_released():
-            text = "%s has ended by itself; whoever asks next has another made"
+            text = "%s has ended by itself; if somebody asks for it again, another is made"
             logger.error(text, self.resource, exc_info=error)
         elif not isinstance(error, asyncio.CancelledError):
             logger.error("closing %s failed", self.resource, exc_info=error)
@@ -269,6 +276,13 @@ class Making:
         if self in self.life.kept:
             self.life.kept.remove(self)
         self._withdraw()
+
+    def break_off(self) -> None:
+        """Have it ended; if it is made all the same, it is closed at once."""
+        if not self.release.done():
+            self.release.set_result(None)
+        if not self.ready.done():
+            self.task.cancel()
 
     async def end(self, seconds: float) -> bool:
         """Close it; False where it took longer and had to be cut short."""
@@ -361,9 +375,13 @@ class _ClosingDecorator(Protocol):
 
 
 @overload
-def resource(*, bridge: Sidecar | None = None) -> _Decorator: ...
+def resource(
+    factory: None = None, /, *, bridge: Sidecar | None = None, close: None = None
+) -> _Decorator: ...
 @overload
-def resource(*, bridge: Sidecar | None = None, close: Callable[[Any], Any] | str) -> _ClosingDecorator: ...
+def resource(
+    factory: None = None, /, *, bridge: Sidecar | None = None, close: Callable[[Any], Any] | str
+) -> _ClosingDecorator: ...
 @overload
 def resource(
     factory: Callable[[], Awaitable[_T]], /, *, bridge: Sidecar | None = None, close: _Close[_T]

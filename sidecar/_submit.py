@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SubmittedFuture", "submit"]
 
 
-class SubmittedFuture(concurrent.futures.Future):  # type: ignore[type-arg]
+class Submitted(concurrent.futures.Future):  # type: ignore[type-arg]
     """The future of ``submit()``. An exception that nobody has asked it for is logged when it goes.
 
     Asked for by ``result()`` or ``exception()`` that came to it; a callback that calls neither has not asked,
@@ -31,20 +31,6 @@ class SubmittedFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     _asked = False
     _task: asyncio.Task[Any] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
-
-    def result(self, timeout: float | None = None) -> Any:
-        try:
-            return super().result(timeout)
-        except BaseException as error:
-            self._asked = self._asked or error is self._exception
-            raise
-        finally:
-            del self  # frames further in, which the traceback holds, hold this one
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        error = super().exception(timeout)
-        self._asked = True
-        return error
 
     def cancel(self) -> bool:
         """As ``concurrent.futures``' does; a coroutine is cancelled, wherever it has come to."""
@@ -65,23 +51,25 @@ class SubmittedFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         request = f" of request {self._request}" if self._request else ""
         logger.error("submit: %s%s failed%s", what, request, how, exc_info=error)
 
-    def __del__(self) -> None:
-        error = self._exception
-        if error is not None and not self._asked:
-            self._log(error, ", and nobody asked for it")
+    def _log_lost(self) -> None:
+        if self._exception is not None:
+            self._log(self._exception, ", and nobody asked for it")
 
 
-# No frame of it in tracebacks; so an exception does not hold, by its own traceback, the future that holds it.
-for _name in ("result", "exception"):
-    setattr(SubmittedFuture, _name, _core.frameless(getattr(SubmittedFuture, _name)))
+class SubmittedFuture(_core.Future, Submitted):
+    """It does in C what ``concurrent.futures.Future`` does, and makes its condition when somebody waits."""
+
+    __doc__ = Submitted.__doc__
 
 
 # Greenlets wait for another kind (``_gevent.py``).
-future_type = SubmittedFuture
+future_type: type[Submitted] = SubmittedFuture
 
 
-def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SubmittedFuture:
+def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Submitted:
     """``bridge.submit(work, *args, **kwargs)``."""
+    if _core._is_plain(work):
+        return _submit_function(bridge, work, args, kwargs)
     if isinstance(work, Awaitable) or inspect.isawaitable(work):
         if args or kwargs:
             if inspect.iscoroutine(work):
@@ -92,6 +80,10 @@ def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, 
         raise TypeError(f"submit() takes a function or an awaitable, not {work!r}")
     if _is_coroutine_function(work):
         return _submit_awaitable(bridge, work(*args, **kwargs))
+    return _submit_function(bridge, work, args, kwargs)
+
+
+def _submit_function(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Submitted:
     bridge.get_loop()
     future = _new_future(work)
     bridge._pool.submit_into(future, work, *args, **kwargs)
@@ -106,7 +98,7 @@ def _is_coroutine_function(work: Any) -> bool:
     return not inspect.isroutine(work) and not isinstance(work, type) and inspect.iscoroutinefunction(work.__call__)
 
 
-def _new_future(what: object) -> SubmittedFuture:
+def _new_future(what: object) -> Submitted:
     future = future_type()
     future._what = what
     request = _core.current()
@@ -115,7 +107,7 @@ def _new_future(what: object) -> SubmittedFuture:
     return future
 
 
-def _submit_awaitable(bridge: Sidecar, awaitable: Awaitable[Any]) -> SubmittedFuture:
+def _submit_awaitable(bridge: Sidecar, awaitable: Awaitable[Any]) -> Submitted:
     """Make a task of it on the loop, from any thread, in a copy of this context."""
     coro = coroutine_of(awaitable)
     try:
@@ -136,7 +128,7 @@ _running: set[asyncio.Task[Any]] = set()
 class _Start:
     """A coroutine on its way to its loop. One that does not get there is closed, and its future cancelled."""
 
-    def __init__(self, future: SubmittedFuture, coro: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, future: Submitted, coro: Coroutine[Any, Any, Any]) -> None:
         self._context = _context_of_nobody()
         self._future = future
         self._coro: Coroutine[Any, Any, Any] | None = coro
@@ -174,7 +166,7 @@ def _context_of_nobody() -> contextvars.Context:
     return context
 
 
-def _end(future: SubmittedFuture, task: asyncio.Task[Any]) -> None:
+def _end(future: Submitted, task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     future._task = None
     if task.cancelled():

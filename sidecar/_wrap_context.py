@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import weakref
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sidecar._support import logger
+from sidecar._core import frameless
+from sidecar._resource import Resource
 from sidecar._wrap_common import (
     bridge_of,
     check_bridge,
-    cut,
     is_async_context,
     refuse_coroutine,
     shown,
@@ -21,7 +21,7 @@ from sidecar._wrap_sync import SyncContext, made
 _T = TypeVar("_T")
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from typing import Union
 
@@ -47,20 +47,39 @@ def wrap_context(source: _Source[_T], /, *, bridge: Sidecar | None = None) -> Ab
 def enter_context(source: _Source[_T], /, *, bridge: Sidecar | None = None) -> _T:
     """Enter an async context manager now, and leave it when the bridge shuts down. Returns its value.
 
-    ``source`` and ``bridge`` are ``wrap_context``'s. What was entered last is left first, all in one task each,
-    within the limit of the shutdown; what fails or takes longer is named in the log.
+    ``source`` and ``bridge`` are ``wrap_context``'s. Each call enters anew, in one task with one context, empty at
+    first. It is left as a resource is closed: the last made first, within the limit of the shutdown; what fails
+    or takes longer is named in the log.
     """
     _check(source, "enter_context", bridge)
     chosen = bridge_of(bridge)
-    entry = _Entry(source)
+
+    async def entered() -> AsyncIterator[_T]:
+        async with await made(source) as value:
+            yield value
+
+    entered.__qualname__ = shown(source)
+    # The bridge's loop keeps it, and it must not keep the bridge: that can still be dropped.
+    kept: Resource[_T] = Resource(entered, weakref.proxy(chosen))
+    return chosen.run_sync(_value_of(kept))
+
+
+async def _value_of(kept: Resource[_T]) -> _T:
     try:
-        value: _T = chosen.run_sync(entry.begin())
-    except BaseException as error:
-        cut(error)
+        return await kept
+    except asyncio.CancelledError:
+        # The caller's time-out, a signal: nobody else would ever have the value.
+        loop: Any = asyncio.get_running_loop()
+        await loop._lifespan.drop(kept)
         raise
-    # Atomic: two threads may come first at once.
-    chosen.__dict__.setdefault("_entered", []).append(entry)
-    return value
+
+
+_value_of.__qualname__ = "enter_context"  # the name that messages have
+
+
+# By name, for a decorator would hide from type checkers how the argument is called.
+for _function in (wrap_context, enter_context):
+    globals()[_function.__name__] = frameless(_function)
 
 
 def _check(source: Any, what: str, bridge: Any) -> None:
@@ -71,72 +90,3 @@ def _check(source: Any, what: str, bridge: Any) -> None:
             f"{what}() takes an async context manager, or a function that makes one, not {shown(source)}"
             + (": a sync one is used as it is" if hasattr(source, "__enter__") else "")
         )
-
-
-class _Entry:
-    """A context manager that stays entered: by a task of its own, for a scope must be left where it was entered."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-        self._process = os.getpid()
-
-    def __repr__(self) -> str:
-        return shown(self._source)
-
-    @property
-    def inherited(self) -> bool:
-        """Entered by the parent of this process, whose own it remains."""
-        return self._process != os.getpid()
-
-    async def begin(self) -> Any:
-        """On the loop: its value, once it is entered."""
-        loop = asyncio.get_running_loop()
-        self.loop = loop
-        self._left = asyncio.Event()
-        entered: asyncio.Future[Any] = loop.create_future()
-        self.task = loop.create_task(self._stay(entered))
-        try:
-            await asyncio.wait({self.task, entered}, return_when=asyncio.FIRST_COMPLETED)
-            return entered.result() if entered.done() else self.task.result()
-        except asyncio.CancelledError as error:
-            self.task.cancel()
-            await asyncio.wait({self.task})
-            cut(error)
-            raise
-        except BaseException as error:
-            cut(error)
-            raise
-
-    async def _stay(self, entered: asyncio.Future[Any]) -> None:
-        async with await made(self._source) as value:
-            entered.set_result(value)
-            await self._left.wait()
-
-    async def end(self, seconds: float) -> bool:
-        """On the loop: leave it; whether it has been left in time."""
-        self._left.set()
-        done, _ = await asyncio.wait({self.task}, timeout=seconds)
-        if done and not self.task.cancelled() and self.task.exception() is not None:
-            logger.error(
-                "leaving %r at the shutdown of its bridge failed", self, exc_info=self.task.exception()
-            )
-        return bool(done)
-
-
-async def leave_all(bridge: Sidecar, deadline: float) -> list[str]:
-    """On the bridge's loop, at its shutdown: leave what ``enter_context`` has entered, the last one first.
-
-    deadline: on the clock of ``time.monotonic()``; each may use what is left of it but for a share for those
-    after it. Returns what was not left by then, in words; their tasks are the caller's to cancel.
-    """
-    entries: list[_Entry] = bridge.__dict__.get("_entered", [])
-    loop = asyncio.get_running_loop()
-    stuck = []
-    while entries:
-        entry = entries.pop()
-        if entry.inherited or entry.loop is not loop:
-            continue
-        left = max(deadline - loop.time(), 0.0)
-        if not await entry.end(left / (1 + bool(entries))):
-            stuck.append(f"leaving {entry!r}")
-    return stuck

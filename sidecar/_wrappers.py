@@ -29,7 +29,7 @@ from sidecar._wrap_common import (
     refuse_coroutine,
     shown,
 )
-from sidecar._wrap_context import enter_context, leave_all, wrap_context
+from sidecar._wrap_context import enter_context, wrap_context
 from sidecar._wrap_sync import (
     stream_function,
     sync_callable,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
     from sidecar._wrap_types import _ToAsync, _ToSync
 
-__all__ = ["enter_context", "leave_all", "to_async", "to_sync", "wrap_context"]
+__all__ = ["enter_context", "to_async", "to_sync", "wrap_context"]
 
 _NOTHING: Any = object()
 

@@ -127,14 +127,6 @@ wait_turn(ScCall *self)
     return why == SC_PARK_TIMEOUT ? TURN_GIVEN_UP : TURN_WAIT;
 }
 
-void
-sc_call_send_errand(ScCall *self, ScOp *errand)
-{
-    sc_inbox_push(&self->errands, errand);
-    sc_drive_summon(self->loop->drive, &self->waiter);
-    sc_greenlet_wake(self->st, self->greenlet);
-}
-
 /* Run what the call asks of this thread, which owns nothing meanwhile. */
 static Turn
 run_errands(ScCall *self)
@@ -161,7 +153,7 @@ run_errands(ScCall *self)
     }
 }
 
-/* The call is over; who sent what was not run any more still waits for it. */
+/* Nobody runs them any more; who sent one still waits for it. */
 static void
 refuse_errands(ScCall *self)
 {
@@ -182,6 +174,17 @@ refuse_errands(ScCall *self)
     if (before != NULL) {
         sc_error_restore(before);
     }
+}
+
+void
+sc_call_send_errand(ScCall *self, ScOp *errand)
+{
+    sc_inbox_push(&self->errands, errand);
+    if (!sc_drive_summon(self->loop->drive, &self->waiter)) {
+        refuse_errands(self);
+        return;
+    }
+    sc_greenlet_wake(self->st, self->greenlet);
 }
 
 /* The caller wants it cancelled: at once where it owns the loop. */
@@ -237,10 +240,10 @@ serve(ScCall *self, bool mine, PyObject **interrupt)
     bool fresh = mine;
     for (;;) {
         Turn turn = mine ? drive_turn(self, fresh) : wait_turn(self);
-        if (turn == TURN_ERRAND) {
+        if (turn == TURN_ERRAND && !PyErr_Occurred()) {
             turn = run_errands(self);
         }
-        if (turn == TURN_WAIT && PyErr_Occurred()) {
+        if ((turn == TURN_WAIT || turn == TURN_ERRAND) && PyErr_Occurred()) {
             mine = false;
             turn = TURN_INTERRUPTED;
         }

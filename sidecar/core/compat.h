@@ -63,6 +63,9 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 #define SC_TPFLAGS_VECTORCALL _Py_TPFLAGS_HAVE_VECTORCALL
 #endif
 
+/* asyncio keeps a thread's running loop in a holder of its own. */
+#define SC_RUNNING_LOOP_HOLDER (PY_VERSION_HEX < 0x030C0000)
+
 /* Tasks take `context=` from 3.11 on, and `eager_start=` from 3.12 on. */
 #define SC_TASK_TAKES_CONTEXT (PY_VERSION_HEX >= 0x030B0000)
 #define SC_TASK_STARTS_EAGERLY (PY_VERSION_HEX >= 0x030C0000)

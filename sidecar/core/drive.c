@@ -36,7 +36,7 @@ sc_waiter_init(ScWaiter *waiter, bool restricted, int event_fd)
     waiter->park.event_fd = event_fd;
     waiter->thread = sc_thread_self();
     waiter->restricted = restricted;
-    waiter->passive = waiter->queued = waiter->away = false;
+    waiter->passive = waiter->queued = waiter->away = waiter->gone = false;
 }
 
 static void
@@ -86,7 +86,8 @@ set_owner(ScDrive *drive, uintptr_t thread, bool restricted)
 }
 
 /* Under the lock: the loop is free, and may be this waiter's, of whose call
- * `calls` knows or not yet. */
+ * `calls` knows or not yet.  One that comes back to a loop without a pump may
+ * be the last that is left to run it. */
 static bool
 take_if_free(ScDrive *drive, ScWaiter *waiter, size_t own_calls)
 {
@@ -96,10 +97,12 @@ take_if_free(ScDrive *drive, ScWaiter *waiter, size_t own_calls)
         atomic_load_explicit(&drive->calls, memory_order_relaxed) ==
             own_calls &&
         atomic_load_explicit(&drive->tasks, memory_order_relaxed) == 0;
-    if (!is_free || waiter->passive || (waiter->restricted && !alone)) {
+    bool last = own_calls > 0 && drive->pump == NULL;
+    bool confined = waiter->restricted && !last;
+    if (!is_free || waiter->passive || (confined && !alone)) {
         return false;
     }
-    set_owner(drive, waiter->thread, waiter->restricted);
+    set_owner(drive, waiter->thread, confined);
     /* A watch that has not fired has seen nothing. */
     drive->quiet = drive->pump != NULL && drive->pump->watch == SC_WATCH_ARMED;
     /* From here on this thread looks at the inbox itself. */
@@ -246,8 +249,9 @@ sc_drive_complete(ScDrive *drive, ScWaiter *waiter)
         wake = sc_park_store(&waiter->park, SC_DONE);
     }
     else if (waiter->away) {
+        /* Release: it may not have looked yet why it was woken. */
         atomic_store_explicit(&waiter->park.word, SC_DONE,
-                              memory_order_relaxed);
+                              memory_order_release);
     }
     pthread_mutex_unlock(&drive->lock);
     if (queued) {
@@ -255,7 +259,7 @@ sc_drive_complete(ScDrive *drive, ScWaiter *waiter)
     }
 }
 
-void
+bool
 sc_drive_summon(ScDrive *drive, ScWaiter *waiter)
 {
     ScParkWake wake;
@@ -266,10 +270,12 @@ sc_drive_summon(ScDrive *drive, ScWaiter *waiter)
         waiter->away = true;
         wake = sc_park_store(&waiter->park, SC_SUMMONED);
     }
+    bool heard = !waiter->gone;
     pthread_mutex_unlock(&drive->lock);
     if (queued) {
         sc_park_wake(wake);
     }
+    return heard;
 }
 
 void
@@ -309,9 +315,11 @@ sc_drive_withdraw(ScDrive *drive, ScWaiter *waiter)
         unlink_waiter(drive, waiter);
     }
     else {
-        promoted = atomic_load_explicit(&drive->owner, memory_order_relaxed) ==
-                   waiter->thread;
+        promoted = !waiter->passive &&
+                   atomic_load_explicit(&drive->owner, memory_order_relaxed) ==
+                       waiter->thread;
     }
+    waiter->gone = !promoted;
     pthread_mutex_unlock(&drive->lock);
     return promoted;
 }

@@ -22,7 +22,8 @@
  *  5. A waiter that is away owns nothing and is in no queue, while its call
  *     goes on, and may end: its word is done then.  It comes back only past
  *     the last errand: whoever sends one pushes it first and summons after,
- *     and the way back looks under the lock.
+ *     and the way back looks under the lock.  A thread that gives its call up
+ *     says so under the lock: what is pushed later, the sender takes back.
  *
  * The lock is held for a few instructions and at most two epoll_ctl calls;
  * nobody attaches, waits or runs Python under it, so holding the GIL while
@@ -52,6 +53,7 @@ typedef struct ScWaiter {
     bool passive;    /* never drives at all (a greenlet); restricted as well */
     bool queued;
     bool away; /* on an errand of its call's */
+    bool gone; /* it gave its call up: no errand reaches it */
 } ScWaiter;
 
 struct ScPump;
@@ -135,8 +137,8 @@ void sc_drive_requeue(ScDrive *drive, ScWaiter *waiter, int64_t next_timer);
 
 /* The owner sends the call's thread on an errand, which it has just pushed to
  * the call's `errands`: wake it, if it waits.  The owner itself looks by
- * itself. */
-void sc_drive_summon(ScDrive *drive, ScWaiter *waiter);
+ * itself.  False: the thread gave the call up, and may not have seen it. */
+bool sc_drive_summon(ScDrive *drive, ScWaiter *waiter);
 
 /* An owner goes on an errand; as sc_drive_leave. */
 void sc_drive_step_out(ScDrive *drive, ScWaiter *waiter, bool due,

@@ -1,5 +1,7 @@
 #include "core/loop_run.h"
 
+#include "core/running_loop.h"
+
 /* asyncio's _check_running. */
 static int
 check_idle(ScLoop *self)
@@ -9,7 +11,7 @@ check_idle(ScLoop *self)
                         "This event loop is already running");
         return -1;
     }
-    PyObject *running = PyObject_CallNoArgs(self->st->get_running_loop);
+    PyObject *running = sc_running_loop_get(self->st);
     Py_XDECREF(running);
     if (running != NULL && running != Py_None) {
         PyErr_SetString(

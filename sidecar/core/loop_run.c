@@ -4,6 +4,7 @@
 
 #include "core/call.h"
 #include "core/job.h"
+#include "core/running_loop.h"
 #include "core/support.h"
 #include "core/task_list.h"
 
@@ -36,14 +37,6 @@ make_hooks(ScLoop *self)
     return self->asyncgen_first && self->asyncgen_final ? 0 : -1;
 }
 
-static int
-set_running(ScState *st, PyObject *loop)
-{
-    PyObject *none = PyObject_CallOneArg(st->set_running_loop, loop);
-    Py_XDECREF(none);
-    return none ? 0 : -1;
-}
-
 /* 3.14+: exchange the thread's current task, which belongs to `loop`. */
 static PyObject *
 swap_task(ScState *st, PyObject *loop, PyObject *task)
@@ -71,12 +64,12 @@ sc_loop_enter(ScLoop *self, ScMarks *marks)
     if (make_hooks(self) < 0) {
         return -1;
     }
-    marks->running = PyObject_CallNoArgs(st->get_running_loop);
+    marks->running = sc_running_loop_get(st);
     if (marks->running == NULL) {
         return -1;
     }
     marks->task = swap_task(st, marks->running, NULL);
-    if (marks->task == NULL || set_running(st, (PyObject *)self) < 0) {
+    if (marks->task == NULL || sc_running_loop_set(st, (PyObject *)self) < 0) {
         Py_CLEAR(marks->running);
         Py_CLEAR(marks->task);
         return -1;
@@ -111,7 +104,7 @@ sc_loop_exit(ScLoop *self, ScMarks *marks)
     ScAsyncgenHooks ours = sc_asyncgen_hooks_swap(marks->hooks);
     Py_XDECREF(ours.firstiter);
     Py_XDECREF(ours.finalizer);
-    if (set_running(st, marks->running) < 0) {
+    if (sc_running_loop_set(st, marks->running) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
     PyObject *mine = swap_task(st, marks->running, marks->task);

@@ -22,6 +22,8 @@ int sc_greenlet_init(PyObject *module);
 int sc_pool_call_init(PyObject *module);
 int sc_lineage_init(PyObject *module);
 int sc_traceback_init(PyObject *module);
+int sc_future_init(PyObject *module);
+int sc_running_loop_init(PyObject *module);
 int sc_producer_init(PyObject *module);
 int sc_stream_init(PyObject *module);
 int sc_scope_init(PyObject *module);

@@ -8,6 +8,7 @@
 #include "core/errors.h"
 #include "core/lineage.h"
 #include "core/module.h"
+#include "core/running_loop.h"
 #include "core/support.h"
 
 typedef struct {
@@ -18,6 +19,7 @@ typedef struct {
     PyObject *name;
     PyObject *kwnames;
     PyObject *changed; /* the caller's: what it sets there comes back */
+    PyObject *future;  /* the caller's: has it run? */
     PyObject *waiting; /* the future's iterator, once it is submitted */
     Py_ssize_t nargs;  /* with the function; keywords follow */
     bool begun;
@@ -65,6 +67,7 @@ send_errand(PoolCall *self, ScJobTarget *target)
                                             self->kwnames, target)
                                : NULL;
     if (job != NULL) {
+        self->future = Py_NewRef(target->future);
         sc_call_send_errand(call, sc_job_errand(job));
     }
     Py_DECREF((PyObject *)call);
@@ -75,7 +78,7 @@ static int
 submit(PoolCall *self)
 {
     ScState *st = self->st;
-    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
+    PyObject *loop = sc_running_loop_get(st);
     if (loop == Py_None) {
         Py_CLEAR(loop);
         PyErr_SetString(PyExc_RuntimeError, "no running event loop");
@@ -107,10 +110,22 @@ end(PoolCall *self)
     self->over = true;
     Py_CLEAR(self->waiting);
     Py_CLEAR(self->changed);
+    Py_CLEAR(self->future);
     clear_arguments(self);
 }
 
-/* It has run, or failed: what it set in context variables is set here. */
+static bool
+answers_true(PyObject *object, PyObject *method)
+{
+    PyObject *answer = PyObject_CallMethodNoArgs(object, method);
+    bool yes = answer == Py_True;
+    Py_XDECREF(answer);
+    PyErr_Clear();
+    return yes;
+}
+
+/* What it set in context variables is set here; not where it was left before
+ * its end, and may still be running. */
 static void
 write_back(PoolCall *self)
 {
@@ -118,7 +133,10 @@ write_back(PoolCall *self)
         return;
     }
     PyObject *error = sc_error_take();
-    sc_support_tell("write_back", "(O)", self->changed);
+    if (answers_true(self->future, self->st->str_done) &&
+        !answers_true(self->future, self->st->str_cancelled)) {
+        sc_support_tell("write_back", "(O)", self->changed);
+    }
     if (error != NULL) {
         sc_error_restore(error);
     }
@@ -196,6 +214,7 @@ call_throw(PoolCall *self, PyObject *const *args, Py_ssize_t nargs)
     Py_DECREF(waiting);
     Py_DECREF(error);
     if (result != SC_AWAIT_YIELD) {
+        write_back(self);
         end(self);
     }
     return result == SC_AWAIT_ERROR ? NULL : sc_await_tell(result, value);
@@ -298,6 +317,7 @@ call_traverse(PoolCall *self, visitproc visit, void *arg)
     Py_VISIT(self->pool);
     Py_VISIT(self->context);
     Py_VISIT(self->changed);
+    Py_VISIT(self->future);
     Py_VISIT(self->waiting);
     for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
         Py_VISIT(self->args[i]);

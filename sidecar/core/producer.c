@@ -151,6 +151,21 @@ sc_producer_is_over(ScProducer *self)
     return over;
 }
 
+bool
+sc_producer_end(ScProducer *self, PyObject **error)
+{
+    bool ended;
+    *error = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    ended = self->over && self->count == 0;
+    if (ended) {
+        *error = self->failure;
+        self->failure = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    return ended;
+}
+
 /* -- answers ------------------------------------------------------------ */
 
 /* Does it go on though no call waits for it?  Then the pump drives it. */
@@ -182,19 +197,20 @@ answer(ScProducer *self, PyObject *result, PyObject *error)
     Py_DECREF((PyObject *)call);
 }
 
-/* Has its caller given up while the loop stood still? */
-static bool
-is_left(ScProducer *self)
+/* Its caller may have given up while the loop stood still. */
+static void
+note_left(ScProducer *self)
 {
-    return self->call != NULL && atomic_load(&self->call->abandoned);
+    if (self->call != NULL && atomic_load(&self->call->abandoned)) {
+        self->abandoned = self->closing = true;
+        answer(self, NULL, NULL);
+    }
 }
 
 static void
 deliver(ScProducer *self, PyObject *item)
 {
-    if (is_left(self)) {
-        sc_producer_abandon(self);
-    }
+    note_left(self);
     if (self->closing) {
         Py_DECREF(item);
     }
@@ -298,9 +314,7 @@ error_of_closing(ScProducer *self, PyObject *error)
 static void
 finish(ScProducer *self, PyObject *error)
 {
-    if (is_left(self)) {
-        sc_producer_abandon(self);
-    }
+    note_left(self);
     note_end(self, error);
     if (self->abandoned) {
         Py_CLEAR(error);
@@ -518,6 +532,15 @@ begin_step(ScProducer *self)
     return begin_next(self);
 }
 
+/* Before 3.11 the task runs in a copy of its own. */
+static void
+note_changes(ScProducer *self)
+{
+    if (self->propagate && !SC_TASK_TAKES_CONTEXT) {
+        sc_support_tell("note_changes", "(O)", self->context);
+    }
+}
+
 /* A step has come to its end.  Steals the value. */
 static int
 take_value(ScProducer *self, PyObject *value)
@@ -525,10 +548,7 @@ take_value(ScProducer *self, PyObject *value)
     Awaited awaited = self->awaited;
     self->awaited = AWAIT_NOTHING;
     Py_CLEAR(self->step);
-    if (self->propagate && !SC_TASK_TAKES_CONTEXT) {
-        /* The task runs in a copy of its own. */
-        sc_support_tell("note_changes", "(O)", self->context);
-    }
+    note_changes(self);
     if (awaited == AWAIT_ITEM) {
         deliver(self, value);
         return 0;
@@ -559,6 +579,7 @@ take_error(ScProducer *self)
         Py_CLEAR(error);
     }
     self->awaited = AWAIT_NOTHING;
+    note_changes(self);
     finish(self, error);
     if (cancelled) {
         sc_error_restore(error);
@@ -1154,8 +1175,22 @@ producer_clear(ScProducer *self)
 static void
 producer_finalize(ScProducer *self)
 {
-    if (!self->over && self->task != NULL) {
-        sc_producer_drop(self);
+    if (self->over || self->task == NULL || sc_is_finalizing()) {
+        return;
+    }
+    PyObject *before = sc_error_take();
+    /* The collector has taken it out of all_tasks(), where a shutdown looks.
+     */
+    PyObject *list = sc_state_import("asyncio.tasks", "_register_task");
+    PyObject *none = list ? PyObject_CallOneArg(list, self->task) : NULL;
+    if (none == NULL) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    Py_XDECREF(none);
+    Py_XDECREF(list);
+    sc_producer_drop(self);
+    if (before != NULL) {
+        sc_error_restore(before);
     }
 }
 

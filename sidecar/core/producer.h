@@ -53,6 +53,10 @@ PyObject *sc_producer_pop(ScProducer *self, bool *wake);
 /* Nothing comes any more: every request is answered by its last word. */
 bool sc_producer_is_over(ScProducer *self);
 
+/* The consumer, anywhere: is it at its end, with no item left?  *error is its
+ * last word, a new reference, told once; or NULL. */
+bool sc_producer_end(ScProducer *self, PyObject **error);
+
 /* A consumer that is gone: close the generator, which gets `cleanup` ns for
  * it; what it raises goes to the loop's exception handler.  From any thread;
  * keeps the error that is set. */

@@ -66,6 +66,7 @@
     X(bridge)             \
     X(call)               \
     X(frameless)          \
+    X(future)             \
     X(handle)             \
     X(lineage)            \
     X(loop)               \
@@ -94,6 +95,8 @@
     X(end_sleep, "asyncio.futures", "_set_result_unless_cancelled") \
     X(cancelled_error, "asyncio", "CancelledError")                 \
     X(concurrent_future, "concurrent.futures", "Future")            \
+    X(base_future, "concurrent.futures", "Future")                  \
+    X(threading_condition, "threading", "Condition")                \
     X(package_folder, "sidecar._support", "PACKAGE_FOLDER")         \
     X(update_wrapper, "functools", "update_wrapper")                \
     X(enter_task, "asyncio.tasks", "_enter_task")                   \
@@ -118,6 +121,8 @@
     X(key_request_id)    /* "HTTP_X_REQUEST_ID" (wsgi.c) */                  \
     X(key_file_wrapper)  /* "wsgi.file_wrapper" (wsgi.c) */                  \
     X(header_request_id) /* "X-Request-ID" (start_response.c) */             \
+    X(key_running_loop)  /* before 3.12 (running_loop.c) */                  \
+    X(holder_type)       /* likewise */                                      \
     X(greenlet_hook)     /* how a greenlet waits (greenlet.c) */             \
     X(default_bridge)    /* this interpreter's own bridge (bridge.c) */      \
     X(empty_context)     /* for callbacks that need none (task.c) */         \
@@ -153,7 +158,9 @@ typedef struct ScState {
     atomic_uint main_thread_generation;
     _Atomic(uintptr_t) main_thread;
     struct ScHolder *holders; /* threads that drive and wait (cycle.h) */
-    bool exiting;             /* no bridge is made any more */
+    int holder_pid;           /* running_loop.c */
+    unsigned holder_generation;
+    bool exiting; /* no bridge is made any more */
 } ScState;
 
 int sc_state_init(PyObject *module);

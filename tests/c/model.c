@@ -39,6 +39,9 @@ bark(int number)
         say("ring is empty", model->oldest == NULL);
         say("timers", model->timers.count);
         say("ended", atomic_load(&model->ended));
+        say("errands sent", atomic_load(&model->errands_sent));
+        say("errands run", atomic_load(&model->errands_run));
+        say("errands refused", atomic_load(&model->errands_refused));
     }
     abort();
 }
@@ -118,6 +121,55 @@ wait_for_descriptor(Call *call)
     CHECK_EQ(timerfd_settime(call->fd, 0, &at, NULL), 0);
 }
 
+/* It has been run, or nobody will. */
+static void
+answer(Call *call, ScOp *errand)
+{
+    if (errand != &call->errand[ERRANDS] &&
+        atomic_fetch_sub(&call->unanswered, 1) == 1) {
+        call->op.kind = OP_RESUME;
+        sc_drive_post(&call->model->drive, &call->op);
+    }
+}
+
+static void
+refuse_errands(Call *call)
+{
+    ScOp *errand = sc_inbox_take(&call->errands);
+    while (errand != NULL) {
+        ScOp *next = errand->next;
+        atomic_fetch_add(&call->model->errands_refused, 1);
+        answer(call, errand);
+        errand = next;
+    }
+}
+
+static void
+send_errand(Call *call, ScOp *errand)
+{
+    atomic_fetch_add(&call->model->errands_sent, 1);
+    sc_inbox_push(&call->errands, errand);
+    if (call->is_task) {
+        /* Left behind since it began to send. */
+        refuse_errands(call);
+        return;
+    }
+    if (!sc_drive_summon(&call->model->drive, &call->waiter)) {
+        refuse_errands(call);
+    }
+}
+
+/* One of those that it waits for; the next one with its next step. */
+static void
+send_next_errand(Call *call)
+{
+    call->to_send--;
+    if (call->to_send > 0) {
+        ring_push(call);
+    }
+    send_errand(call, &call->errand[call->to_send]);
+}
+
 static void
 call_end(Call *call)
 {
@@ -153,16 +205,33 @@ call_step(Call *call)
     Model *model = call->model;
     check_inside(model);
     CHECK(!call->done);
+    if (call->to_send > 0) {
+        send_next_errand(call);
+        return;
+    }
+    bool has_thread = (call->waits & WAITS_ERRAND) && !call->is_task;
     if (call->rounds == 0) {
+        if (has_thread && random_below(&call->seed, 2)) {
+            send_errand(call, &call->errand[ERRANDS]);
+        }
         call_end(call);
         return;
     }
     call->rounds--;
     unsigned wait;
     do {
-        wait = 1u << random_below(&call->seed, 4);
+        wait = 1u << random_below(&call->seed, 5);
     } while (!(wait & call->waits));
     switch (wait) {
+    case WAITS_ERRAND:
+        if (!has_thread) {
+            ring_push(call);
+            break;
+        }
+        call->to_send = 1 + random_below(&call->seed, ERRANDS);
+        atomic_store(&call->unanswered, call->to_send);
+        send_next_errand(call);
+        break;
     case WAITS_TIMER:
         CHECK_EQ(sc_timers_add(&model->timers, &call->timer,
                                sc_clock_now() +
@@ -265,6 +334,9 @@ run_ready(Model *model, Call *own)
         if (own != NULL && own->done) {
             return true;
         }
+        if (own != NULL && !sc_inbox_is_empty(&own->errands)) {
+            break;
+        }
         if (sc_drive_must_yield(&model->drive, own == NULL)) {
             break;
         }
@@ -272,14 +344,19 @@ run_ready(Model *model, Call *own)
     return false;
 }
 
-/* Owning the loop.  True: the call is over.  False: must yield. */
-static bool
+/* Owning the loop: how the turn ends. */
+typedef enum { TURN_OVER, TURN_YIELD, TURN_ERRAND } Turn;
+
+static Turn
 drive(Model *model, Call *own)
 {
     while (!own->done) {
+        if (!sc_inbox_is_empty(&own->errands)) {
+            return TURN_ERRAND;
+        }
         if (sc_drive_must_yield(&model->drive, false)) {
             atomic_fetch_add(&model->yields, 1);
-            return false;
+            return TURN_YIELD;
         }
         gather(model, true, own->waiter.restricted);
         if (sc_drive_must_yield(&model->drive, false)) {
@@ -287,7 +364,7 @@ drive(Model *model, Call *own)
         }
         run_ready(model, own);
     }
-    return true;
+    return TURN_OVER;
 }
 
 /* -- the pump's side ----------------------------------------------------- */
@@ -382,6 +459,9 @@ model_fini(Model *model)
     CHECK(sc_inbox_is_empty(&model->drive.inbox));
     CHECK(model->oldest == NULL);
     CHECK_EQ(model->timers.count, 0);
+    CHECK_EQ(atomic_load(&model->errands_sent),
+             atomic_load(&model->errands_run) +
+                 atomic_load(&model->errands_refused));
     sc_timers_fini(&model->timers);
     sc_drive_fini(&model->drive);
     free(model->by_fd);
@@ -434,68 +514,148 @@ word_of(Call *call)
     return atomic_load_explicit(&call->waiter.park.word, memory_order_acquire);
 }
 
+/* On the call's thread, which is away.  Where it is after that. */
+static int
+run_errands(Call *call)
+{
+    ScDrive *drive = &call->model->drive;
+    int word;
+    do {
+        ScOp *errand = sc_inbox_take(&call->errands);
+        while (errand != NULL) {
+            ScOp *next = errand->next;
+            CHECK_EQ(call->waiter.thread, sc_thread_self());
+            CHECK(!sc_drive_is_owner(drive));
+            atomic_fetch_add(&call->model->errands_run, 1);
+            sched_yield(); /* what it does takes a while */
+            answer(call, errand);
+            errand = next;
+        }
+        word = sc_drive_step_in(drive, &call->waiter, &call->errands);
+    } while (word == SC_SUMMONED);
+    return word;
+}
+
+/* Wait, or run errands: PROMOTED, DONE, or WAITING: `until` is over. */
+static int
+wait_turn(Call *call, int64_t until)
+{
+    int word = word_of(call);
+    for (;;) {
+        if (word == SC_SUMMONED) {
+            word = run_errands(call);
+            if (word == SC_PROMOTED) {
+                return word;
+            }
+        }
+        if (word == SC_DONE) {
+            return word;
+        }
+        bool in_time =
+            sc_drive_wait(&call->waiter, until, -1) == SC_PARK_CHANGED;
+        word = word_of(call);
+        if (word == SC_PROMOTED) {
+            CHECK(!call->waiter.restricted);
+            atomic_fetch_add(&call->model->promotions, 1);
+            return word;
+        }
+        if (word == SC_WAITING) {
+            CHECK(!in_time);
+            return word;
+        }
+    }
+}
+
+/* The loop is this thread's: drive it, and let go.  True: the call is over. */
+static bool
+drive_turn(Call *call)
+{
+    Model *model = call->model;
+    Turn turn = drive(model, call);
+    if (turn == TURN_OVER) {
+        leave(model);
+        return true;
+    }
+    bool due = model->oldest != NULL;
+    int64_t next_timer = sc_timers_next(&model->timers);
+    go_out(model);
+    if (turn == TURN_YIELD) {
+        sc_drive_requeue(&model->drive, &call->waiter, next_timer);
+    }
+    else {
+        sc_drive_step_out(&model->drive, &call->waiter, due, next_timer);
+    }
+    return false;
+}
+
 void
 call_run(Call *call, bool restricted)
 {
-    Model *model = call->model;
-    bool owns = begin(call, restricted);
-    for (;;) {
-        if (!owns) {
-            CHECK_EQ(sc_drive_wait(&call->waiter, SC_NEVER, -1),
-                     SC_PARK_CHANGED);
-            if (word_of(call) == SC_DONE) {
-                break;
-            }
-            CHECK_EQ(word_of(call), SC_PROMOTED);
-            CHECK(!restricted);
-            atomic_fetch_add(&model->promotions, 1);
-            come_in(model);
+    bool over = begin(call, restricted) && drive_turn(call);
+    while (!over) {
+        over = wait_turn(call, SC_NEVER) == SC_DONE;
+        if (!over) {
+            come_in(call->model);
+            over = drive_turn(call);
         }
-        if (drive(model, call)) {
-            leave(model);
-            break;
-        }
-        int64_t next_timer = sc_timers_next(&model->timers);
-        go_out(model);
-        sc_drive_requeue(&model->drive, &call->waiter, next_timer);
-        owns = false;
     }
     CHECK(call->done);
+    refuse_errands(call);
     call_drop(call);
+}
+
+/* Its time is out.  True: it has seen the call's end. */
+static bool
+give_up(Call *call, bool stay)
+{
+    Model *model = call->model;
+    if (!sc_drive_withdraw(&model->drive, &call->waiter)) {
+        /* Not ours, and yet in no queue: then its end has been told. */
+        return word_of(call) == SC_DONE;
+    }
+    CHECK_EQ(word_of(call), SC_PROMOTED);
+    come_in(model);
+    if (!stay) {
+        /* It is a task like any other from here on. */
+        call->is_task = true;
+        atomic_fetch_add(&model->drive.tasks, 1);
+        sc_drive_complete(&model->drive, &call->waiter);
+        leave(model);
+        return false;
+    }
+    /* Promoted in the meantime: go on all the same. */
+    bool over = drive_turn(call);
+    while (!over) {
+        over = wait_turn(call, SC_NEVER) == SC_DONE;
+        if (!over) {
+            come_in(model);
+            over = drive_turn(call);
+        }
+    }
+    return true;
 }
 
 bool
 call_run_until(Call *call, int64_t until)
 {
-    Model *model = call->model;
     bool stay = random_below(&call->seed, 2);
-    bool owns = begin(call, false), in_time = owns;
-    if (!owns) {
-        in_time = sc_drive_wait(&call->waiter, until, -1) == SC_PARK_CHANGED;
-        if (!in_time) {
-            owns = sc_drive_withdraw(&model->drive, &call->waiter);
-            /* Not ours, and yet in no queue: then its end has been told. */
-            in_time = !owns && word_of(call) == SC_DONE;
+    bool over = begin(call, false) && drive_turn(call), in_time = true;
+    while (!over && in_time) {
+        int word = wait_turn(call, until);
+        if (word == SC_WAITING) {
+            in_time = give_up(call, stay);
+            break;
         }
-        else {
-            owns = word_of(call) == SC_PROMOTED;
-        }
-        if (owns) {
-            CHECK_EQ(word_of(call), SC_PROMOTED);
-            come_in(model);
+        over = word == SC_DONE;
+        if (!over) {
+            come_in(call->model);
+            over = drive_turn(call);
         }
     }
-    if (owns) {
-        /* Given up, but promoted: go on all the same, or give it on. */
-        if (in_time || stay) {
-            CHECK(drive(model, call));
-            in_time = true;
-        }
-        leave(model);
-    }
-    else if (in_time) {
+    if (in_time) {
         CHECK(call->done);
     }
+    refuse_errands(call);
     call_drop(call);
     return in_time;
 }

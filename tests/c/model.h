@@ -2,10 +2,11 @@
  * in the way loop_run.c drives the real one.
  *
  * A call is a counter: it takes `rounds` rounds, and between two of them it
- * waits for the ring, a timer, a descriptor, or a job on a pool thread.  The
- * model aborts when two threads are inside at once, when a step runs on a
- * thread that does not own the loop, or when a call is stepped after its end.
- */
+ * waits for the ring, a timer, a descriptor, a job on a pool thread, or for
+ * errands that its own thread runs.  The model aborts when two threads are
+ * inside at once, when a step runs on a thread that does not own the loop,
+ * when a call is stepped after its end, or when an errand runs on another
+ * thread than the call's, or on one that owns the loop.  */
 #ifndef SIDECAR_TESTS_MODEL_H
 #define SIDECAR_TESTS_MODEL_H
 
@@ -25,7 +26,12 @@ enum {
     WAITS_DESCRIPTOR = 4,
     WAITS_POOL = 8,
     WAITS_ALL = 15,
+    /* Up to ERRANDS errands, sent one with each step; and the call may end
+     * with one more on the way. */
+    WAITS_ERRAND = 16,
 };
+
+enum { ERRANDS = 3 };
 
 typedef struct Model Model;
 
@@ -34,6 +40,10 @@ typedef struct Call {
     ScTimer timer;
     ScJob job;
     ScWaiter waiter;
+    ScInbox errands;
+    ScOp errand[ERRANDS + 1]; /* the last: nobody waits for it */
+    unsigned to_send;
+    atomic_uint unanswered;
     Model *model;
     struct Call *next; /* in the ring */
     int fd;            /* a timerfd that plays the network; -1: none yet */
@@ -57,6 +67,7 @@ struct Model {
     atomic_size_t promotions;
     atomic_size_t yields;
     atomic_size_t batches;
+    atomic_size_t errands_sent, errands_run, errands_refused;
 };
 
 /* With its pump, and `pool_workers` pool threads (0: none).  The model is
@@ -73,8 +84,9 @@ void call_drop(Call *call);
 /* As run_sync does: make the call, drive or wait until it is over. */
 void call_run(Call *call, bool restricted);
 
-/* As a caller that is interrupted does: it waits until `until` and gives the
- * call up, which the loop ends then.  True: it has seen the call's end. */
+/* As a caller that is interrupted does: once it has to wait, it does so until
+ * `until` and gives the call up, which the loop ends then.  True: it has seen
+ * the call's end. */
 bool call_run_until(Call *call, int64_t until);
 
 /* Nobody waits for it: any thread, by the inbox. */

@@ -1,7 +1,8 @@
 /* Contention: many callers at once on one loop, with its pump and a pool.
  *
  * Callers finish while others wait, some may not drive others' work, some
- * give their call up, tasks are left behind.  Every call ends, no two threads
+ * give their call up, tasks are left behind, calls send their threads on
+ * errands.  Every call ends, every errand is run or refused, no two threads
  * own the loop at once (model.c), and at the end nothing is left.  */
 #include <string.h>
 
@@ -27,6 +28,9 @@ static const Scene scenes[] = {
     {"restricted", WAITS_ALL, 4, 2500, true, false, false},
     {"tasks", WAITS_ALL, 4, 2500, true, false, true},
     {"interrupts", WAITS_ALL, 4, 4000, true, true, true},
+    {"errands", WAITS_RING | WAITS_ERRAND, 4, 5000, false, false, false},
+    {"errands, main", WAITS_ALL | WAITS_ERRAND, 4, 2500, true, false, true},
+    {"errands, gone", WAITS_ALL | WAITS_ERRAND, 4, 4000, true, true, true},
 };
 
 typedef struct {
@@ -100,9 +104,11 @@ play(const Scene *scene, unsigned count)
     WAIT_UNTIL(atomic_load(&model.ended) == expected &&
                atomic_load(&model.drive.owner) == 0);
     printf("%3u threads, %-12s %6zu ended, %6zu promotions, %5zu yields, "
-           "%6zu batches, %4zu given up\n",
+           "%6zu batches, %4zu given up, %5zu errands, %4zu refused\n",
            count, scene->name, expected, atomic_load(&model.promotions),
-           atomic_load(&model.yields), atomic_load(&model.batches), given_up);
+           atomic_load(&model.yields), atomic_load(&model.batches), given_up,
+           atomic_load(&model.errands_sent),
+           atomic_load(&model.errands_refused));
     model_fini(&model);
     pthread_barrier_destroy(&start);
     free(callers);

@@ -1,29 +1,5 @@
-/* Drive: who owns the loop, step by step.  One thread plays all parts: a
- * waiter's thread is only a number to the drive.  */
-#include <string.h>
-
-#include "check.h"
-#include "core/drive.h"
-
-enum { MAIN = 1, FIRST, SECOND, THIRD };
-
-static ScWaiter
-waiter_of(uintptr_t thread, bool restricted)
-{
-    ScWaiter waiter;
-    memset(&waiter, 0, sizeof(waiter));
-    sc_waiter_init(&waiter, restricted, -1);
-    waiter.thread = thread;
-    return waiter;
-}
-
-static int
-word(ScWaiter *waiter)
-{
-    return atomic_load(&waiter->park.word);
-}
-
-#define OWNER(drive) atomic_load(&(drive)->owner)
+/* Drive: who owns the loop, step by step; test_errands.c has the errands.  */
+#include "waiter.h"
 
 static void
 test_a_free_loop_is_taken_and_left(void)
@@ -235,72 +211,6 @@ test_refusing(void)
     sc_drive_fini(&drive);
 }
 
-/* The queue against an array, with many waiters and random leavers. */
-static void
-test_random_queue(uint32_t seed)
-{
-    enum { COUNT = 40, STEPS = 20000 };
-    ScDrive drive;
-    CHECK_EQ(sc_drive_init(&drive), 0);
-    ScWaiter waiters[COUNT];
-    size_t order[COUNT] = {0}, next_order = 0, calls = 0;
-    int owner = -1;
-    for (int step = 0; step < STEPS; step++) {
-        int i = (int)random_below(&seed, COUNT);
-        if (owner < 0 || (i != owner && !order[i])) {
-            waiters[i] = waiter_of((uintptr_t)i + 1,
-                                   owner >= 0 && random_below(&seed, 3) == 0);
-            if (sc_drive_enter(&drive, &waiters[i])) {
-                CHECK(owner < 0);
-                owner = i;
-            }
-            else {
-                CHECK(owner >= 0);
-                order[i] = ++next_order;
-            }
-            calls++;
-        }
-        else if (i != owner) {
-            if (random_below(&seed, 2)) {
-                CHECK(!sc_drive_withdraw(&drive, &waiters[i]));
-            }
-            sc_drive_complete(&drive, &waiters[i]);
-            order[i] = 0;
-            calls--;
-        }
-        else {
-            int heir = -1;
-            for (int k = 0; k < COUNT; k++) {
-                if (order[k] && !waiters[k].restricted &&
-                    (heir < 0 || order[k] < order[heir])) {
-                    heir = k;
-                }
-            }
-            sc_drive_complete(&drive, &waiters[owner]);
-            calls--;
-            sc_drive_leave(&drive, false, SC_NEVER);
-            CHECK_EQ(OWNER(&drive), heir + 1);
-            owner = heir;
-            if (heir >= 0) {
-                CHECK_EQ(word(&waiters[heir]), SC_PROMOTED);
-                order[heir] = 0;
-            }
-            else {
-                for (int k = 0; k < COUNT; k++) {
-                    if (order[k]) {
-                        sc_drive_complete(&drive, &waiters[k]);
-                        CHECK_EQ(word(&waiters[k]), SC_DONE);
-                        order[k] = 0;
-                        calls--;
-                    }
-                }
-            }
-        }
-        CHECK_EQ(atomic_load(&drive.calls), calls);
-    }
-    sc_drive_fini(&drive);
-}
-
 int
 main(void)
 {
@@ -312,7 +222,5 @@ main(void)
     test_a_restricted_caller_is_passed_over();
     test_a_restricted_caller_keeps_off_others_tasks();
     test_refusing();
-    test_random_queue(3);
-    test_random_queue(77);
     return 0;
 }

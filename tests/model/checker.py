@@ -132,7 +132,7 @@ def verdict(configuration: Configuration, result: Result, expected: str = "harml
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/model/run", description="Model-check the ownership protocol.")
-    parser.add_argument("--large", action="store_true", help="the large configurations (10 minutes), not the small")
+    parser.add_argument("--large", action="store_true", help="the large configurations (15 minutes), not the small")
     parser.add_argument("names", nargs="*", help="only these configurations or faults")
     options = parser.parse_args()
     if missing_tools():

@@ -48,6 +48,9 @@
 #ifndef IO_EVENTS          /* so often something comes to the descriptor */
 #define IO_EVENTS TASK_IO
 #endif
+#ifndef ERRANDS            /* so many a K_ERRAND or K_LATE call sends its thread */
+#define ERRANDS 0
+#endif
 #ifndef NOW_MAX            /* moments of the clock: 1 to NOW_MAX */
 #define NOW_MAX 0
 #endif
@@ -63,7 +66,9 @@
  * IO: waits for the descriptor.  OP: for another thread, which posts.  SPAWN:
  * leaves a task behind that has a timer for the moment i.  WIND: shutdown's
  * own call, after which its caller stops the pump and closes the loop.
- * ORPHAN: its time is out at the moment i and so is its cleanup's. */
+ * ORPHAN: its time is out at the moment i and so is its cleanup's.  ERRAND:
+ * sends its thread on ERRANDS errands, one with each step, and ends when all
+ * have been answered; by ROUNDS == 1 only.  LATE: the same, and as ORPHAN. */
 #define K_RING 0
 #define K_TIMER 1
 #define K_IO 2
@@ -71,6 +76,8 @@
 #define K_SPAWN 4
 #define K_WIND 5
 #define K_ORPHAN 6
+#define K_ERRAND 7
+#define K_LATE 8
 
 #define PUMP (NC + 1)
 #define STARTER (NC + 2)
@@ -83,8 +90,10 @@
 #define TASK(i) (24 + (i))
 #define IO 40
 #define FOREIGN 41
+#define ANSWER(i) (48 + (i))    /* an errand has been run, or refused */
+#define OUT(i) (56 + (i))       /* a K_LATE call's time is out */
 
-mtype = { WAITING, PROMOTED, DONE, OFF, ARMED, FIRED };
+mtype = { WAITING, PROMOTED, DONE, SUMMONED, OFF, ARMED, FIRED };
 
 /* -- the drive ----------------------------------------------------------- */
 
@@ -95,7 +104,7 @@ bool asleep;
 /* The queue: its order matters within a class only, see oldest_eligible(). */
 chan eligible = [NC + 1] of { byte };
 chan confined = [NC + 1] of { byte };
-chan inbox = [2 * NC + PRODUCERS + 1] of { byte };
+chan inbox = [(2 + ERRANDS) * NC + PRODUCERS + 1] of { byte };
 
 /* -- the kernel ---------------------------------------------------------- */
 
@@ -114,7 +123,7 @@ bool stop, ended;
 
 /* -- the loop: the owner's ----------------------------------------------- */
 
-chan ring = [3 * NC + PRODUCERS + 4] of { byte };
+chan ring = [(3 + 2 * ERRANDS) * NC + PRODUCERS + 4] of { byte };
 byte timer[NOW_MAX + NC + 1]; /* by moment: the handle; 0: none */
 bool io_queued;
 byte io_call;               /* whose call waits for it; 0: a task does */
@@ -132,6 +141,15 @@ bool orphaned[NC + 1], cancelled[NC + 1], stepping[NC + 1];
 bool told[NC + 1];          /* sc_drive_complete has been called */
 bool cancel_posted[NC + 1];
 bool helper[NC + 1];        /* K_OP: the other thread has something to post */
+
+/* -- errands, by caller: what its call asks of its thread ----------------- */
+
+#if ERRANDS > 0
+bool away[NC + 1], gone[NC + 1];
+byte errands[NC + 1];       /* pushed, and not taken yet */
+byte sent[NC + 1], answered[NC + 1];
+#endif
+#define sends_errands(i) (kind[i] == K_ERRAND || kind[i] == K_LATE)
 
 /* -- what is checked ----------------------------------------------------- */
 
@@ -280,9 +298,88 @@ inline complete(i)
         confined??eval(i);
         store(i, DONE);
         woken = i
+#if ERRANDS > 0
+#ifndef FAULT_DONE_PASSES_THE_AWAY
+    :: away[i] ->
+        assert(word[i] == SUMMONED);
+        word[i] = DONE
+#endif
+#endif
     :: else
     fi
 }
+
+#if ERRANDS > 0
+
+/* -- errands: on the owner ------------------------------------------------ */
+
+/* sc_drive_summon; `heard` unless the thread has given its call up. */
+inline summon(i)
+{
+    atomic {
+        !locked;
+        assert(owner == me);
+        if
+        :: eligible??[eval(i)] ->
+#ifndef FAULT_SUMMONED_STAYS_QUEUED
+            eligible??eval(i);
+#endif
+            away[i] = true;
+            store(i, SUMMONED);
+            woken = i
+        :: confined??[eval(i)] ->
+            confined??eval(i);
+            away[i] = true;
+            store(i, SUMMONED);
+            woken = i
+        :: else
+        fi;
+        heard = !gone[i]
+    }
+#ifdef FAULT_NO_WAKE_FOR_ERRANDS
+    woken = 0;
+#endif
+    if
+    :: woken > 0 -> wake(woken); woken = 0
+    :: else
+    fi
+}
+
+inline push_errand(i)
+{
+    errands[i]++
+}
+
+/* sc_call_send_errand, once sc_lineage_call has seen that somebody waits. */
+inline send_errand(i)
+{
+#ifdef FAULT_SUMMON_BEFORE_PUSH
+    summon(i);
+    push_errand(i);
+#else
+    push_errand(i);
+#ifdef FAULT_NO_SUMMONS
+    heard = true;
+#else
+    summon(i);
+#endif
+#endif
+    atomic {
+        if
+#ifndef FAULT_GONE_UNSEEN
+        :: !heard ->                /* refuse_errands */
+            do
+            :: errands[i] > 0 -> errands[i]--; ring!ANSWER(i)
+            :: errands[i] == 0 -> break
+            od
+#endif
+        :: else
+        fi;
+        heard = false;
+        release(i)
+    }
+}
+#endif
 
 inline settle(i)
 {
@@ -308,6 +405,12 @@ inline start_call(i)
             :: kind[i] == K_TIMER || kind[i] == K_ORPHAN -> timer[i] = STEP(i)
             :: kind[i] == K_IO -> io_call = i; io_registered = true
             :: kind[i] == K_OP -> helper[i] = true
+#if ERRANDS > 0
+            :: kind[i] == K_LATE ->
+                timer[i] = OUT(i);
+                stepping[i] = true;
+                ring!STEP(i)
+#endif
             :: else -> stepping[i] = true; ring!STEP(i)
             fi;
             if
@@ -341,6 +444,17 @@ inline step_call(i)
             od;
             stepping[i] = true;
             ring!STEP(i)
+#if ERRANDS > 0
+        :: sends_errands(i) && sent[i] < ERRANDS && !done[i] &&
+           !abandoned[i] && (!cancelled[i] || IN(STUBBORN, i)) ->
+            sent[i]++;
+            refs[i]++;
+            sender = i;
+            if
+            :: sent[i] < ERRANDS -> stepping[i] = true; ring!STEP(i)
+            :: else
+            fi
+#endif
         :: kind[i] == K_ORPHAN && !orphaned[i] ->   /* sc_call_make_orphan */
             abandoned[i] = true;
             orphaned[i] = true;
@@ -351,6 +465,7 @@ inline step_call(i)
             over[i] = true;
             if
             :: kind[i] == K_TIMER && timer[i] == STEP(i) -> timer[i] = 0
+            :: kind[i] == K_LATE && timer[i] == OUT(i) -> timer[i] = 0
             :: kind[i] == K_IO && io_call == i -> io_registered = false
             :: kind[i] == K_SPAWN && !cancelled[i] ->
                 tasks++;
@@ -376,7 +491,8 @@ inline run_handle()
         /* Nobody restricted runs another's call or a left task, but where no
          * pump is left to do so. */
         assert(!is_restricted(me) || !has_pump || h == START(me) ||
-               h == STEP(me) || h == FOREIGN || (h == IO && io_call == me));
+               h == STEP(me) || h == FOREIGN || (h == IO && io_call == me) ||
+               h == ANSWER(me) || h == OUT(me));
         if
         :: h <= NC -> start_call(h); release(h)
         :: h > 8 && h <= 8 + NC -> step_call(h - 8)
@@ -395,6 +511,25 @@ inline run_handle()
             :: else
             fi
         :: h == FOREIGN -> served++
+#if ERRANDS > 0
+        :: h > 48 && h <= 48 + NC ->
+            answered[h - 48]++;
+            if
+            :: answered[h - 48] == ERRANDS && !stepping[h - 48] ->
+                stepping[h - 48] = true;
+                ring!STEP(h - 48)
+            :: else
+            fi
+        :: h > 56 && h <= 56 + NC ->
+            if
+            :: !over[h - 56] && !done[h - 56] ->    /* sc_call_make_orphan */
+                abandoned[h - 56] = true;
+                orphaned[h - 56] = true;
+                tasks++;
+                settle(h - 56)
+            :: else
+            fi
+#endif
         fi;
         h = 0
     }
@@ -402,6 +537,12 @@ inline run_handle()
     :: woken > 0 -> wake(woken)
     :: else
     fi
+#if ERRANDS > 0
+    if
+    :: sender > 0 -> woken = 0; send_errand(sender); sender = 0
+    :: else
+    fi
+#endif
 }
 
 /* -- the loop's rounds --------------------------------------------------- */
@@ -564,6 +705,9 @@ inline leave_locked()
     if
     :: heir > 0 ->
         assert(inside_call[heir]);
+#if ERRANDS > 0
+        assert(!away[heir]);
+#endif
         owner = heir;
 #ifdef FAULT_HEIR_STAYS_RESTRICTED
         owner_restricted = is_restricted(heir);
@@ -662,8 +806,67 @@ inline requeue()
     LEAVE(word[me] = WAITING; append())
 }
 
+#if ERRANDS > 0
+/* sc_drive_step_out */
+inline step_out()
+{
+    next_timer();
+    due = (len(ring) > 0);
+    go_out();
+#ifdef FAULT_STEP_OUT_UNMARKED
+    LEAVE(word[me] = SUMMONED)
+#else
+    LEAVE(away[me] = true; word[me] = SUMMONED)
+#endif
+}
+
+#ifdef FAULT_STEP_IN_LOOKS_UNLOCKED
+#define STEP_IN_LOOK seen = (errands[me] == 0)
+#define STEP_IN_LAST seen
+#else
+#define STEP_IN_LOOK skip
+#ifdef FAULT_STEP_IN_WITHOUT_LOOKING
+#define STEP_IN_LAST true
+#else
+#define STEP_IN_LAST (errands[me] == 0)
+#endif
+#endif
+
+#ifdef FAULT_AWAY_IS_NO_LAST_RESORT
+#define LAST_RESORT false
+#else
+#define LAST_RESORT (!has_pump)
+#endif
+
+/* sc_drive_step_in; the word says which. */
+inline step_in()
+{
+    STEP_IN_LOOK;
+    atomic {
+        !locked;
+        if
+        :: word[me] == SUMMONED && STEP_IN_LAST ->
+            away[me] = false;
+            if
+            :: owner == 0 && (!is_restricted(me) || LAST_RESORT ||
+                              (calls == 1 && tasks == 0)) ->
+                word[me] = PROMOTED;
+                owner = me;
+                owner_restricted = (is_restricted(me) && !LAST_RESORT);
+                asleep = false
+            :: else ->
+                word[me] = WAITING;
+                append()
+            fi
+        :: else
+        fi
+    }
+}
+#endif
+
 inline append()
 {
+    assert(!told[me]);              /* a call that is over waits for nothing */
     if
     :: is_restricted(me) -> confined!me
     :: else -> eligible!me
@@ -717,7 +920,10 @@ inline withdraw()
 #else
             mine = (owner == me)
 #endif
-        fi
+        fi;
+#if ERRANDS > 0
+        gone[me] = !mine
+#endif
     }
 }
 
@@ -760,6 +966,9 @@ inline wait_turn()
     if
     :: interrupted
     :: !interrupted && word[me] == DONE -> finished = true
+#if ERRANDS > 0
+    :: !interrupted && word[me] == SUMMONED -> called = true
+#endif
     :: !interrupted && word[me] == PROMOTED -> mine = true; come_in()
     :: !interrupted && word[me] == WAITING ->
         gives_up = true
@@ -797,6 +1006,18 @@ inline drive()
         :: finished -> break
         :: else
         fi;
+#if ERRANDS > 0
+#ifndef FAULT_OWNER_OVERLOOKS_ERRANDS
+        if
+#ifdef FAULT_REQUEUE_WITHOUT_LOOKING
+        :: !must_yield && !done[me] && errands[me] > 0 -> called = true; break
+#else
+        :: !done[me] && errands[me] > 0 -> called = true; break
+#endif
+        :: else
+        fi;
+#endif
+#endif
         if
         :: must_yield -> yields = true; break
         :: else
@@ -831,6 +1052,11 @@ inline drive()
             look_whether_over();
             if
             :: finished -> break
+#if ERRANDS > 0
+#ifndef FAULT_OWNER_OVERLOOKS_ERRANDS
+            :: !finished && errands[me] > 0 -> break
+#endif
+#endif
             :: else
             fi
         :: left == 0 -> break
@@ -843,6 +1069,37 @@ inline drive()
     od;
     left = 0
 }
+
+#if ERRANDS > 0
+/* Each is answered by a post, as call_soon_threadsafe does it. */
+inline take_errands()
+{
+    atomic { taken = errands[me]; errands[me] = 0 }
+    do
+    :: taken > 0 ->
+        assert(inside != me && owner != me);
+        post(ANSWER(me));
+        taken--
+    :: taken == 0 -> break
+    od
+}
+
+inline run_errands()
+{
+    do
+    :: true ->
+        assert(refs[me] > 0);
+        take_errands();
+        step_in();
+        if
+        :: word[me] == PROMOTED -> mine = true; come_in(); break
+        :: word[me] == WAITING -> break
+        :: word[me] == DONE -> finished = true; break
+        :: word[me] == SUMMONED
+        fi
+    od
+}
+#endif
 
 /* give_up, but for its sc_drive_leave, which comes last where `mine`. */
 inline give_up()
@@ -919,6 +1176,10 @@ proctype Caller(byte me)
     byte h, j, left, nt, heir, woken, signals = SIGNAL_COUNT, round;
     bool mine, fresh, finished, yields, interrupted, before, gives_up;
     bool due, holds, was_asleep, look_again, patience = true;
+#if ERRANDS > 0
+    byte sender, taken;
+    bool heard, called, seen;
+#endif
 
     LATE_PUMP == 0 || has_pump;         /* else nobody knows the loop yet */
     do
@@ -957,6 +1218,9 @@ proctype Caller(byte me)
             drive();
             if
             :: finished
+#if ERRANDS > 0
+            :: called -> called = false; step_out(); mine = false; run_errands()
+#endif
             :: yields -> yields = false; requeue(); mine = false
             :: interrupted && !before ->
                 atomic {
@@ -970,6 +1234,9 @@ proctype Caller(byte me)
             wait_turn();
             if
             :: gives_up
+#if ERRANDS > 0
+            :: called -> called = false; run_errands()
+#endif
             :: interrupted && !before ->
                 interrupted = false;
                 before = true;
@@ -992,6 +1259,9 @@ proctype Caller(byte me)
         :: mine -> leave(); mine = false
         :: else
         fi;
+#if ERRANDS > 0
+        take_errands();             /* refuse_errands */
+#endif
         atomic {
             assert(inside != me && owner != me);
             assert(!(eligible??[eval(me)]) && !(confined??[eval(me)]));
@@ -1076,6 +1346,10 @@ proctype Pump()
     byte h, j, left, nt, heir, woken, seen;
     bool due, holds, got_watch, got_timer, mine;
     byte me = PUMP;
+#if ERRANDS > 0
+    byte sender;
+    bool heard;
+#endif
 
     do
     :: stop -> break
@@ -1206,6 +1480,16 @@ proctype Monitor()
     timeout ->
     atomic {
         assert(returned == NC);
+#if ERRANDS > 0
+        t = 1;
+        do
+        :: t <= NC ->
+            assert(errands[t] == 0);    /* each was run or refused */
+            assert(!has_pump || !sends_errands(t) || answered[t] == sent[t]);
+            t++
+        :: else -> break
+        od;
+#endif
         assert(calls == 0 || closed || !has_pump);
         assert(len(eligible) == 0 && len(confined) == 0);
         assert(inside == 0 && owner == 0 && !locked);
@@ -1237,6 +1521,10 @@ proctype Starter()
     byte h, j, left, nt, heir, woken;
     bool due, holds;
     byte me = STARTER;
+#if ERRANDS > 0
+    byte sender;
+    bool heard;
+#endif
 
     atomic { !locked; locked = true; run Pump() }
     begin_watch();
