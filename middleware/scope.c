@@ -62,7 +62,8 @@ request_dealloc(PyObject *op)
 }
 
 PyDoc_STRVAR(run_sync_doc,
-             "run_sync($self, awaitable, /, *, timeout=None, context=None)\n"
+             "run_sync($self, awaitable, /, *, timeout=None, context=None, "
+             "propagate=False)\n"
              "--\n\n"
              "Run an awaitable on the worker's bridge for this request, and "
              "return its\nresult: as sidecar.run_sync.");

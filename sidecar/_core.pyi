@@ -3,8 +3,8 @@
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextvars import Context
-from types import TracebackType
+from contextvars import Context, ContextVar
+from types import GenericAlias, TracebackType
 from typing import Any, Generic, TypeVar, final, overload
 
 from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -18,6 +18,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 _P = ParamSpec("_P")
 
 _C_API: object
+_lineage: ContextVar[object]
 
 def run_sync(
     awaitable: Awaitable[_T],
@@ -138,6 +139,7 @@ class Stream(Iterator[_T_co], Generic[_T_co]):
     @overload
     def throw(self, typ: BaseException, val: None = None, tb: TracebackType | None = None, /) -> _T_co: ...
     def close(self) -> None: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
 
@@ -145,6 +147,7 @@ class Stream(Iterator[_T_co], Generic[_T_co]):
 class frameless(Generic[_P, _T]):
     __wrapped__: Callable[_P, _T]
     def __new__(cls, function: Callable[_P, _T]) -> Callable[_P, _T]: ...  # type: ignore[misc]
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
 
 @final
 class Request:

@@ -73,7 +73,7 @@ class Gathered(Coroutine[Any, Any, Any]):
         return self._coro.send(None)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # type: ignore[return-value]
+        return self
 
     def __iter__(self) -> Gathered:
         return self
@@ -85,7 +85,7 @@ for _name in ("send", "throw", "close", "__next__"):
 
 def _close(aws: tuple[Any, ...]) -> None:
     for aw in aws:
-        if inspect.iscoroutine(aw) or isinstance(aw, Gathered):
+        if isinstance(aw, Coroutine):
             aw.close()
 
 
@@ -168,7 +168,7 @@ def within(coro: Gathered, limit: float, cleanup: float = 5.0) -> Gathered:
 
 
 async def _within(coro: Gathered, limit: float, cleanup: float) -> Any:
-    task = asyncio.get_running_loop().create_task(coro)
+    task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coro)
     try:
         await asyncio.wait({task}, timeout=limit)
     except asyncio.CancelledError:

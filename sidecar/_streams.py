@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["source_of"]
 
 
-def source_of(source: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+def source_of(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
     """The async iterable, or the awaitable of one, that ``stream(source, *args, **kwargs)`` names.
 
     Raises ``TypeError`` where it is neither, nor a function that returns one.

@@ -137,7 +137,9 @@ class _Start:
         future, coro = self._future, self._coro
         assert coro is not None
         if future.cancelled():
-            return  # told as one that does not get there
+            # Not left to __del__: without a GIL that waits for the thread that has made this.
+            self._drop()
+            return
         self._coro = None
         loop = asyncio.get_running_loop()
         if sys.version_info >= (3, 11):
@@ -150,11 +152,15 @@ class _Start:
             task.cancel()  # meanwhile, by another thread that saw no task yet
         task.add_done_callback(lambda task: _end(future, task))
 
-    def __del__(self) -> None:
-        if self._coro is not None:
-            self._coro.close()
+    def _drop(self) -> None:
+        coro, self._coro = self._coro, None
+        if coro is not None:
+            coro.close()
             concurrent.futures.Future.cancel(self._future)
             self._future.set_running_or_notify_cancel()
+
+    def __del__(self) -> None:
+        self._drop()
 
 
 def _context_of_nobody() -> contextvars.Context:

@@ -194,10 +194,37 @@ class TestStart:
         assert sidecar.on_worker_start(hook, bridge=bridge) is hook
         assert sidecar.on_worker_stop(bridge=bridge)(hook) is hook
 
-    @pytest.mark.parametrize("register", [sidecar.on_worker_start, sidecar.on_worker_stop])
-    def test_no_function(self, register):
-        with pytest.raises(TypeError, match="takes a function, not 3"):
-            register(3)
+    def test_methods_of_the_bridge(self, bridge):
+        seen = []
+
+        @bridge.on_worker_start
+        def begin():
+            seen.append("start")
+
+        @bridge.on_worker_start()
+        async def begin_too():
+            seen.append(asyncio.get_running_loop())
+
+        @bridge.on_worker_stop
+        async def end():
+            seen.append("stop")
+
+        @bridge.on_worker_stop()
+        def end_too():
+            seen.append("stop first")
+
+        assert all(callable(hook) for hook in (begin, begin_too, end, end_too))
+        with sidecar.Sidecar():
+            assert seen == []
+        loop = bridge.get_loop()
+        assert bridge.shutdown()
+        assert seen == ["start", loop, "stop first", "stop"]
+
+    @pytest.mark.parametrize("register", ["on_worker_start", "on_worker_stop"])
+    def test_no_function(self, bridge, register):
+        for function in (getattr(sidecar, register), getattr(bridge, register)):
+            with pytest.raises(TypeError, match=rf"{register}\(\) takes a function, not 3"):
+                function(3)
 
 
 class TestStop:
@@ -366,9 +393,7 @@ class TestStop:
 
 class TestOrder:
     def test_of_the_end(self, bridge):
-        """Stop hooks; calls and tasks; what was entered; resources; async generators."""
-        from sidecar._wrap_context import enter_context
-
+        """Stop hooks; calls and tasks; resources and what was entered, as they were made; async generators."""
         seen = []
 
         class Entered:
@@ -407,7 +432,7 @@ class TestOrder:
 
         sidecar.on_worker_stop(lambda: seen.append(f"hook, with {kept.get()}"), bridge=bridge)
         assert kept.get() == "resource"
-        enter_context(Entered(), bridge=bridge)
+        bridge.enter_context(Entered())
         held = bridge.run_sync(begin())
         assert bridge.shutdown()
         assert seen == ["hook, with resource", "task, with resource", "entered, with resource", "resource", "generator"]

@@ -105,6 +105,15 @@ class TestFactories:
         assert bridge.shutdown()
         assert client.log == log
 
+    @pytest.mark.parametrize(("factory", "options", "log"), KINDS.values(), ids=KINDS)
+    def test_method_of_the_bridge(self, bridge, factory, options, log):
+        for kept in (bridge.resource(factory, **options), bridge.resource(**options)(factory)):
+            assert isinstance(kept, sidecar.Resource)
+            client = kept.get()
+            assert client.loop is bridge.get_loop() and client is await_in(bridge, kept)
+        assert bridge.shutdown()
+        assert client.log == log
+
     def test_plain(self, bridge):
         made = []
 
@@ -140,9 +149,10 @@ class TestFactories:
         ],
         ids=["number", "sync-generator", "generator-close", "close"],
     )
-    def test_wrong(self, factory, options, words):
-        with pytest.raises(TypeError, match=words):
-            resource(factory, **options)
+    def test_wrong(self, bridge, factory, options, words):
+        for function in (resource, bridge.resource):
+            with pytest.raises(TypeError, match=words):
+                function(factory, **options)
 
     def test_a_generator_that_yields_nothing(self, bridge):
         @resource(bridge=bridge)
@@ -300,6 +310,21 @@ class TestFailing:
         assert {frame.filename for frame in frames} == {__file__}
         assert [frame.name for frame in frames][-1] == "kept"
 
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="before, a frame that raises again is always added")
+    def test_the_traceback_of_one_awaited(self, bridge):
+        @bridge.resource
+        async def kept():
+            raise LookupError("here")
+            yield
+
+        async def ask():
+            with pytest.raises(LookupError) as caught:
+                await kept
+            return traceback.extract_tb(caught.value.__traceback__)
+
+        frames = bridge.run_sync(ask())
+        assert [(frame.filename, frame.name) for frame in frames] == [(__file__, "ask"), (__file__, "kept")]
+
     def test_no_asker_ends_the_making(self, bridge):
         tries, go = [], threading.Event()
 
@@ -320,7 +345,7 @@ class TestFailing:
         async def give_kept():
             return await kept
 
-        with pytest.raises(sidecar.CallTimeoutError):
+        with pytest.raises(sidecar.CallTimeoutError, match="resource .*kept did not finish within"):
             kept.get(timeout=0.01)
         bridge.run_sync(ask_and_cancel())
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
