@@ -119,6 +119,9 @@ class Future(concurrent.futures.Future[Any]):
     _what: object
     _request: str | None
     _asked: bool
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException | None, /) -> None: ...
 
 @final
 class Stream(Iterator[_T_co], Generic[_T_co]):
