@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import os
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar import _core, _lifespan, _resource, _wrappers
-from sidecar._gather import gathered, within
+from sidecar._gather import gather
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
 from sidecar._pool import WorkerPool
@@ -187,11 +186,7 @@ class Sidecar(_core.Bridge):
         From sync code the list; inside a running event loop a coroutine, to be awaited.
         Raises ``TypeError`` for what is no awaitable.
         """
-        limit = None if timeout is None else _seconds("timeout", timeout)
-        coro = gathered(aws, return_exceptions)
-        if asyncio._get_running_loop() is not None:
-            return coro if limit is None else within(coro, limit)
-        return self.run_sync(coro, timeout=limit)
+        return gather(self, aws, return_exceptions, timeout)
 
     if TYPE_CHECKING:
 

@@ -90,7 +90,7 @@ def _close(aws: tuple[Any, ...]) -> None:
 
 
 def gathered(aws: tuple[Any, ...], return_exceptions: bool) -> Gathered:
-    """A coroutine that awaits all of them at once. Raises ``TypeError``, with none left unawaited, for another thing."""
+    """A coroutine that awaits them all at once. Raises ``TypeError`` for what is none, and closes the others."""
     for aw in aws:
         if not (isinstance(aw, Awaitable) or inspect.isawaitable(aw)):
             _close(aws)

@@ -16,6 +16,8 @@ from asyncio import base_events, format_helpers
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from sidecar import _core
+
 if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
 
@@ -95,20 +97,27 @@ _missing = object()
 
 
 def write_back(context: contextvars.Context) -> None:
-    """What was set in ``context`` is set here, too, variable by variable."""
+    """What was set in ``context`` is set here, too, variable by variable; but whose task it was is not."""
     for var, value in context.items():
-        if var.get(_missing) is not value:
+        if var.get(_missing) is not value and var is not _core._lineage:
             var.set(value)
 
 
 def note_changes(context: contextvars.Context) -> None:
     """What is set here is set in ``context``, too, which nobody is in."""
     for var, value in contextvars.copy_context().items():
-        if context.get(var, _missing) is not value:
+        if context.get(var, _missing) is not value and var is not _core._lineage:
             context.run(var.set, value)
 
 
-async def keep_changes(coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
+def keep_changes(coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> Coroutine[Any, Any, Any]:
+    """Await it, and set what it has set in ``context``. Closed before its first step, this closes it."""
+    from sidecar._gather import Gathered
+
+    return Gathered(_keep_changes(coro, context), name_of(coro), (coro,))
+
+
+async def _keep_changes(coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
     try:
         return await coro
     finally:

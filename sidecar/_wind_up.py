@@ -38,9 +38,16 @@ class _Ending:
         return others if self.life.is_empty() else {task for task in others if not self.life.keeps(task)}
 
     async def finish(self) -> None:
-        """Let the tasks come to their own end."""
-        if self.users():
-            await asyncio.wait(self.users(), timeout=self.left(0.8 if self.life.is_empty() else 0.6))
+        """Let the tasks, and the pool's jobs, come to their own end."""
+        patience = self.loop.time() + self.left(0.8 if self.life.is_empty() else 0.6)
+        while (self.users() or self.works()) and self.loop.time() < patience:
+            awaited = self.users() or {asyncio.ensure_future(asyncio.sleep(0.002))}
+            await asyncio.wait(awaited, timeout=patience - self.loop.time())
+
+    def works(self) -> bool:
+        """Whether the pool has something to do."""
+        pool = self.loop._default_executor
+        return isinstance(pool, WorkerPool) and (pool.queued > 0 or pool.threads > pool.idle)
 
     async def cancel_users(self) -> set[asyncio.Task[Any]]:
         """End the calls and tasks; which of them would not."""
@@ -76,6 +83,8 @@ async def wind_up(limit: float, daemon: bool) -> list[str]:
     """On the loop: end everything on it. What would not end, in words."""
     ending = _Ending(limit)
     loop = ending.loop
+    # This may be the first step, made at once: what was sent before is taken in the next round.
+    await asyncio.sleep(0)
     if not daemon:
         await ending.finish()
     loop._refuse_calls()

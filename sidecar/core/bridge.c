@@ -13,6 +13,7 @@
 #include "core/module.h"
 #include "core/run_args.h"
 #include "core/support.h"
+#include "core/traceback.h"
 
 enum { BRIDGE_OPEN, BRIDGE_CLOSING, BRIDGE_CLOSED };
 
@@ -230,6 +231,11 @@ run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
     }
     PyObject *result = NULL;
     call.coro = sc_call_coroutine(args[0]);
+    if (call.coro == NULL) {
+        PyObject *error = sc_error_take();
+        sc_traceback_prune(self->st, error);
+        sc_error_restore(error);
+    }
     if (call.propagate && !SC_TASK_TAKES_CONTEXT && call.coro != NULL) {
         call.coro = keep_changes(call.coro, &call);
     }

@@ -299,6 +299,7 @@ raise_timeout(ScCall *self, Turn turn)
     if (text != NULL) {
         PyObject *cause = self->error;
         self->error = NULL;
+        sc_traceback_prune(self->st, cause);
         sc_error_raise_from(self->st, SC_E_TIMEOUT, cause, "%U", text);
         Py_DECREF(text);
     }

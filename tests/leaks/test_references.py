@@ -47,7 +47,7 @@ def names(module: str) -> list[str]:
     ]
 
 
-MODULES = ("calls", "loops", "bridges", "capi")
+MODULES = ("calls", "loops", "bridges", "capi", "streams", "entries")
 
 
 @pytest.mark.timeout(420)
