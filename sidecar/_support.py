@@ -137,11 +137,15 @@ def deadlock_text(loop: asyncio.AbstractEventLoop, coro: object, is_step: int) -
     )
 
 
-def cycle_text(chain: list[tuple[object, contextvars.Context | None]]) -> str:
-    """``chain``: the call that would close the cycle, and from each call the one that its loop's thread waits for."""
+def cycle_text(chain: list[tuple[object, contextvars.Context | None]], by_lineage: int) -> str:
+    """``chain``: the call that would close the cycle, and from each call the one that its loop's thread waits for.
+
+    by_lineage: whether this thread works for the last one; else it holds that one's loop.
+    """
     names = [f"run_sync({name_of(coro)}){_request_of(context)}" for coro, context in chain]
     waits = ", whose loop is held by a thread that waits for ".join(names)
-    return f"this call would wait for itself: {waits}, whose loop is held by this thread"
+    end = "for which this thread works just now" if by_lineage else "whose loop is held by this thread"
+    return f"this call would wait for itself: {waits}, {end}"
 
 
 def _request_of(context: contextvars.Context | None) -> str:

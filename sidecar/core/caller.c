@@ -419,6 +419,12 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
     if (call == NULL) {
         return NULL;
     }
-    return sc_loop_driven_here() ? run_inside(loop, call, args->propagate)
-                                 : run_call(loop, call, args->propagate);
+    if (sc_loop_driven_here() != NULL) {
+        return run_inside(loop, call, args->propagate);
+    }
+    if (sc_cycle_is_possible(loop->st) && sc_cycle_check(call) < 0) {
+        drop_unmade(call);
+        return NULL;
+    }
+    return run_call(loop, call, args->propagate);
 }

@@ -6,8 +6,12 @@
  * the first one's, neither ever goes on.  Each of them is listed here before
  * it waits, and follows the list from its call's loop to that loop's owner, to
  * the loop which that one waits for, and so on: the last one to begin finds
- * the way back to itself, and refuses.  Who waits without driving anything is
- * not listed, and pays nothing.
+ * the way back to itself, and refuses.
+ *
+ * Who waits without driving anything is not listed.  But it may work for a
+ * call (lineage.h: a job that a coroutine awaits) for which one of those
+ * threads waits: then it must not wait for a loop that such a thread holds.
+ * It looks where somebody is listed; else it pays nothing.
  *
  * The list is the interpreter's, and guarded by the module's critical section
  * (the GIL).  Attached.  */
@@ -27,5 +31,15 @@ typedef struct ScHolder {
  * DeadlockError set: it must not, and is not listed. */
 int sc_cycle_enter(ScHolder *holder, ScCall *call);
 void sc_cycle_leave(ScHolder *holder);
+
+/* This thread, which drives none, is about to enter the call.  0; or -1 with
+ * DeadlockError set. */
+int sc_cycle_check(ScCall *call);
+
+static inline bool
+sc_cycle_is_possible(ScState *st)
+{
+    return atomic_load_explicit(&st->holders_count, memory_order_relaxed) > 0;
+}
 
 #endif

@@ -6,13 +6,24 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *root; /* borrowed: ScCall or ScProducer; NULL: over */
+    /* Borrowed: ScCall or ScProducer; NULL: over.  The owner's, but for
+     * sc_lineage_is_of. */
+    _Atomic(PyObject *) root;
 } Lineage;
 
 void
 sc_lineage_end(PyObject *lineage)
 {
-    ((Lineage *)lineage)->root = NULL;
+    atomic_store(&((Lineage *)lineage)->root, NULL);
+}
+
+bool
+sc_lineage_is_of(PyObject *lineage, ScCall *call)
+{
+    PyObject *root = atomic_load(&((Lineage *)lineage)->root);
+    return root != NULL &&
+           (root == (PyObject *)call ||
+            (call->request != SC_CALL_RUN && root == call->coro));
 }
 
 static bool
@@ -87,7 +98,7 @@ lineage_of(ScState *st, PyObject *root)
         if (made == NULL) {
             return NULL;
         }
-        made->root = root;
+        atomic_init(&made->root, root);
         *place = (PyObject *)made;
     }
     return Py_NewRef(*place);
@@ -128,7 +139,7 @@ sc_lineage_call(ScLoop *loop)
         }
         /* None: what was submitted is on its own. */
         root = lineage != NULL && Py_IS_TYPE(lineage, st->lineage_type)
-                   ? Py_XNewRef(((Lineage *)lineage)->root)
+                   ? Py_XNewRef(atomic_load(&((Lineage *)lineage)->root))
                    : NULL;
         Py_XDECREF(lineage);
     }

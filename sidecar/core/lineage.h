@@ -19,6 +19,9 @@ int sc_lineage_mark(ScLoop *loop);
  * without an error: nobody waits (any more). */
 struct ScCall *sc_lineage_call(ScLoop *loop);
 
+/* Whether a value of the context variable names that call.  Any thread. */
+bool sc_lineage_is_of(PyObject *lineage, struct ScCall *call);
+
 /* Its call or producer is over. */
 void sc_lineage_end(PyObject *lineage);
 

@@ -86,6 +86,12 @@ submit(PoolCall *self)
     PyObject *future =
         loop ? PyObject_CallMethodNoArgs(loop, st->str_create_future) : NULL;
     int rc = -1;
+    if (future != NULL && self->context == NULL &&
+        PyObject_TypeCheck(loop, st->loop_type) && ((ScLoop *)loop)->bridged &&
+        sc_lineage_mark((ScLoop *)loop) < 0) {
+        /* What the job does is done for a call: cycle.h. */
+        Py_CLEAR(future);
+    }
     if (future != NULL) {
         ScJobTarget target = {
             .future = future, .loop = loop, .context = self->context};

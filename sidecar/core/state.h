@@ -158,7 +158,8 @@ typedef struct ScState {
     atomic_uint main_thread_generation;
     _Atomic(uintptr_t) main_thread;
     struct ScHolder *holders; /* threads that drive and wait (cycle.h) */
-    int holder_pid;           /* running_loop.c */
+    atomic_size_t holders_count;
+    int holder_pid; /* running_loop.c */
     unsigned holder_generation;
     bool exiting; /* no bridge is made any more */
 } ScState;

@@ -429,3 +429,68 @@ class TestBridges:
         assert seen <= {"answer", "refused"} and seen
         assert [bridge.run_sync(give()) for bridge in ring] == [1, 1, 1]
         gc.collect()
+
+
+class TestThroughThePool:
+    """A job that a coroutine awaits works for that coroutine's call: it must not wait for who waits for it."""
+
+    @pytest.mark.parametrize("by", ["await", "child task", "stream", "deep"])
+    def test_a_job_that_calls_back(self, make: Any, by: str) -> None:
+        one, two, three = make("one"), make("two"), make("three")
+
+        def job() -> Any:
+            return one.run_sync(give(), timeout=LONG)
+
+        async def await_job() -> Any:
+            return await two.to_async(job)()
+
+        async def in_a_child() -> Any:
+            return (await asyncio.gather(asyncio.ensure_future(await_job()), return_exceptions=False))[0]
+
+        async def items() -> Any:
+            yield await two.to_async(job)()
+
+        async def through_three() -> Any:
+            return three.run_sync(in_three())
+
+        async def in_three() -> Any:
+            return await three.to_async(job)()
+
+        calls = {
+            "await": lambda: two.run_sync(await_job()),
+            "child task": lambda: two.run_sync(in_a_child()),
+            "stream": lambda: list(two.stream(items)),
+            "deep": lambda: two.run_sync(through_three()),
+        }
+
+        async def outer() -> Any:
+            return calls[by]()
+
+        error = Caller(lambda: one.run_sync(outer())).outcome()
+        assert isinstance(error, DeadlockError), error
+        assert "run_sync(give()" in str(error) and "for which this thread works just now" in str(error)
+        assert one.run_sync(give(3)) == 3 and two.run_sync(give(4)) == 4
+
+    def test_a_job_that_works_for_another_waits(self, make: Any) -> None:
+        """The loop is held, but not by who waits for this job."""
+        one, two, other = make("one"), make("two"), make("other")
+        held, go = threading.Event(), threading.Event()
+
+        async def hold() -> Any:
+            return two.run_sync(wait_outside())
+
+        async def wait_outside() -> str:
+            held.set()
+            await asyncio.get_running_loop().run_in_executor(None, go.wait, LONG)
+            return "went on"
+
+        holder = Caller(lambda: one.run_sync(hold()))
+        assert held.wait(LONG)
+
+        async def await_job() -> Any:
+            return await other.to_async(one.run_sync)(give(5), timeout=LONG)
+
+        caller = Caller(lambda: other.run_sync(await_job()))
+        wait_for(lambda: one.stats()["calls"] == 2, "the job waits for the loop that is held")
+        go.set()
+        assert (holder.outcome(), caller.outcome()) == ("went on", 5)
