@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Union, overlo
 
 from sidecar import _core
 from sidecar._lifespan import Lifespan, maker
-from sidecar._support import came_from_signal_handler, logger
+from sidecar._support import ERRORS_RACE, came_from_signal_handler, copy_error, logger
 from sidecar._wrap_common import cut
 from sidecar.errors import BridgeClosedError, DeadlockError
 
@@ -118,7 +118,7 @@ class Resource(Generic[_T]):
             with making.waited_for():
                 await asyncio.wait({making.ready})
             try:
-                made: _T = making.ready.result()
+                made: _T = making.result()
                 return made
             except (KeyboardInterrupt, SystemExit):
                 # Meant for one caller; the others have another made.
@@ -209,6 +209,14 @@ class Making:
     def _is_released(self) -> bool:
         # A task that is cancelled cancels what it waits for.
         return self.release.done() and not self.release.cancelled()
+
+    def result(self) -> Any:
+        """What the factory came to; where one error cannot be several askers', each has a copy of it."""
+        if ERRORS_RACE and not self.ready.cancelled():
+            error = self.ready.exception()
+            if error is not None:
+                raise copy_error(error)
+        return self.ready.result()
 
     # -- its task --
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
-from sidecar._support import PACKAGE_FOLDER, coroutine_of, logger, name_of
+from sidecar._support import coroutine_of, logger, name_of
 
 if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
@@ -181,7 +181,7 @@ def _end(future: Submitted, task: asyncio.Task[Any]) -> None:
         return
     error = task.exception()
     if error is not None:
-        _prune(error)
+        _core.prune(error)  # as where an error leaves run_sync
     if not future.set_running_or_notify_cancel():
         if error is not None:
             future._log(error, " after it was cancelled")
@@ -189,20 +189,3 @@ def _end(future: Submitted, task: asyncio.Task[Any]) -> None:
         future.set_exception(error)
     else:
         future.set_result(task.result())
-
-
-def _prune(error: BaseException) -> None:
-    """As where an error leaves ``run_sync``: no entries of the package's in its traceback."""
-    first = kept = None
-    entry = error.__traceback__
-    while entry is not None:
-        if not entry.tb_frame.f_code.co_filename.startswith(PACKAGE_FOLDER):
-            if kept is None:
-                first = entry
-            else:
-                kept.tb_next = entry
-            kept = entry
-        entry = entry.tb_next
-    if kept is not None:
-        kept.tb_next = None
-    error.__traceback__ = first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sidecar")
 
 PACKAGE_FOLDER = os.path.join(os.path.dirname(__file__), "")
+
+# CPython's free-threaded builds before 3.14 set an exception's traceback without a lock: one that is raised on
+# two threads at once corrupts memory.
+ERRORS_RACE = "t" in sys.abiflags and sys.version_info < (3, 14)
+
+_HEAP_TYPE = 1 << 9  # among a type's flags: a class that Python code, or an extension, has made
 
 
 def name_of(coro: object) -> str:
@@ -75,8 +82,11 @@ def end_future(future: asyncio.Future[Any], method: str, value: object) -> None:
         return
     if method == "cancel":
         future.cancel()
+    elif method == "set_exception":
+        # As run_in_executor() has it: concurrent.futures' CancelledError becomes asyncio's.
+        future.set_exception(asyncio.futures._convert_future_exc(value))  # type: ignore[attr-defined]
     else:
-        getattr(future, method)(value)
+        future.set_result(value)
 
 
 # -- streams --------------------------------------------------------------------
@@ -248,6 +258,36 @@ def start_thread(function: Callable[[], object], name: str) -> None:
 
 def main_thread_ident() -> int:
     return threading.main_thread().ident or 0
+
+
+def copy_error(error: BaseException) -> BaseException:
+    """The same exception once more, made without running any ``__init__``; itself where it cannot be made.
+
+    Another thread than those that have ``error`` may raise it. Cause, context and notes are shared.
+    """
+    kind = type(error)
+    base = next(cls for cls in kind.__mro__ if not cls.__flags__ & _HEAP_TYPE)
+    try:
+        made: BaseException = base.__new__(kind, *error.args)
+    except Exception:
+        return error
+    for cls in reversed(kind.__mro__):
+        for name, field in vars(cls).items():
+            if not isinstance(field, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+                continue
+            value = _value_of(field, error)
+            if value is not _value_of(field, made):
+                with contextlib.suppress(AttributeError, TypeError):  # __new__ has set it for good
+                    field.__set__(made, dict(value) if name == "__dict__" else value)
+    made.__suppress_context__ = error.__suppress_context__  # setting the cause has set it
+    return made
+
+
+def _value_of(field: types.MemberDescriptorType | types.GetSetDescriptorType, error: BaseException) -> Any:
+    try:
+        return field.__get__(error, type(error))
+    except AttributeError:
+        return None
 
 
 def forget_thread() -> None:

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import os
 import reprlib
-import types
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -168,23 +166,9 @@ def look_like(face: _F, original: Any) -> _F:
 
 # -- which frames are shown ---------------------------------------------------------
 
-_FOLDER = os.path.join(os.path.dirname(__file__), "")
-
-
 def cut(error: BaseException) -> None:
     """Take the frames of ours out of the error's traceback, before a bare ``raise`` (CPython 3.11 and later)."""
-    entry = error.__traceback__
-    while entry is not None and _is_ours(entry):
-        entry = entry.tb_next
-    error.__traceback__ = entry
-    while entry is not None:
-        while entry.tb_next is not None and _is_ours(entry.tb_next):
-            entry.tb_next = entry.tb_next.tb_next
-        entry = entry.tb_next
-
-
-def _is_ours(entry: types.TracebackType) -> bool:
-    return entry.tb_frame.f_code.co_filename.startswith(_FOLDER)
+    _core.prune(error)
 
 
 def set_cause_in_body(raised: BaseException, body: BaseException | None) -> None:

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/fork.h"
 #include "core/job.h"
+#include "core/lineage.h"
 #include "core/pool_call.h"
 #include "core/state.h"
 #include "core/threads.h"
@@ -171,6 +172,12 @@ pool_run_in(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (nargs < 2 || !PyCallable_Check(args[1])) {
         return PyErr_Format(PyExc_TypeError,
                             "run_in() needs a loop and a callable");
+    }
+    /* What the job does is done for a call: cycle.h. */
+    if (PyObject_TypeCheck(args[0], pool->st->loop_type) &&
+        ((ScLoop *)args[0])->bridged &&
+        sc_lineage_mark((ScLoop *)args[0]) < 0) {
+        return NULL;
     }
     PyObject *future =
         PyObject_CallMethodNoArgs(args[0], pool->st->str_create_future);

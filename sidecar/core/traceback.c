@@ -17,40 +17,117 @@ is_ours(ScState *st, PyTracebackObject *entry)
     return match > 0;
 }
 
+/* The entry after this one, which is let go. */
+static PyTracebackObject *
+step(PyTracebackObject *entry)
+{
+    PyTracebackObject *next;
+    Py_BEGIN_CRITICAL_SECTION((PyObject *)entry);
+    next = (PyTracebackObject *)Py_XNewRef((PyObject *)entry->tb_next);
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF((PyObject *)entry);
+    return next;
+}
+
+/* A traceback under way: what was kept so far. */
+typedef struct {
+    PyObject *first;
+    PyTracebackObject *last; /* borrowed; a copy, which nobody else has yet */
+} Kept;
+
+/* Steals `entry`, and the rest of its chain with it. */
+static void
+append(Kept *kept, PyTracebackObject *entry)
+{
+    if (kept->last != NULL) {
+        kept->last->tb_next = entry;
+    }
+    else {
+        kept->first = (PyObject *)entry;
+    }
+    kept->last = entry;
+}
+
+/* Copies of the entries from `entry`, which it steals, to before `end`. */
+static int
+append_copies(Kept *kept, PyTracebackObject *entry, PyTracebackObject *end)
+{
+    while (entry != NULL && entry != end) {
+        PyObject *copy = PyObject_CallFunction(
+            (PyObject *)&PyTraceBack_Type, "OOii", Py_None, entry->tb_frame,
+            entry->tb_lasti, entry->tb_lineno);
+        if (copy == NULL) {
+            Py_DECREF((PyObject *)entry);
+            return -1;
+        }
+        append(kept, (PyTracebackObject *)copy);
+        entry = step(entry);
+    }
+    Py_XDECREF((PyObject *)entry);
+    return 0;
+}
+
+/* True: *pruned is the traceback without entries of ours, or NULL where none
+ * is left.  False: it has none of them, or there is no memory. */
+static bool
+without_ours(ScState *st, PyObject *first, PyObject **pruned)
+{
+    Kept kept = {NULL, NULL};
+    bool found = false;
+    int rc = 0;
+    /* From `run` to `entry` there are none. */
+    PyObject *run = Py_NewRef(first);
+    PyTracebackObject *entry = (PyTracebackObject *)Py_NewRef(first);
+    while (entry != NULL && rc == 0) {
+        bool ours = is_ours(st, entry);
+        if (ours) {
+            found = true;
+            rc = append_copies(&kept, (PyTracebackObject *)run, entry);
+            run = NULL;
+        }
+        entry = step(entry);
+        if (ours) {
+            run = Py_XNewRef((PyObject *)entry);
+        }
+    }
+    if (rc < 0 || !found) {
+        Py_XDECREF((PyObject *)entry);
+        Py_XDECREF(run);
+        Py_XDECREF(kept.first);
+        return false;
+    }
+    append(&kept, (PyTracebackObject *)run);
+    *pruned = kept.first;
+    return true;
+}
+
 void
 sc_traceback_prune(ScState *st, PyObject *error)
 {
     PyObject *first = PyException_GetTraceback(error);
-    if (first == Py_None) {
-        /* Before 3.13 it is kept as it was set. */
-        Py_CLEAR(first);
-    }
-    PyTracebackObject *entry = (PyTracebackObject *)first;
-    PyTracebackObject *kept = NULL; /* the last one, borrowed */
-    bool changed = false;
-    while (entry != NULL) {
-        PyTracebackObject *next = entry->tb_next;
-        if (is_ours(st, entry)) {
-            Py_XINCREF((PyObject *)next);
-            if (kept == NULL) {
-                Py_SETREF(first, (PyObject *)next);
-                changed = true;
-            }
-            else {
-                PyTracebackObject *before = kept->tb_next;
-                kept->tb_next = next;
-                Py_DECREF((PyObject *)before);
-            }
+    PyObject *pruned;
+    /* Before 3.13 None is kept as it was set. */
+    if (first != NULL && first != Py_None) {
+        if (without_ours(st, first, &pruned)) {
+            PyException_SetTraceback(error, pruned ? pruned : Py_None);
+            Py_XDECREF(pruned);
         }
         else {
-            kept = entry;
+            PyErr_Clear();
         }
-        entry = next;
-    }
-    if (changed) {
-        PyException_SetTraceback(error, first ? first : Py_None);
     }
     Py_XDECREF(first);
+}
+
+static PyObject *
+module_prune(PyObject *module, PyObject *error)
+{
+    if (!PyExceptionInstance_Check(error)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "prune() needs an exception, not %R", error);
+    }
+    sc_traceback_prune(sc_state_of_module(module), error);
+    Py_RETURN_NONE;
 }
 
 /* -- a function whose frame is not seen ----------------------------------- */
@@ -190,10 +267,21 @@ static PyType_Spec frameless_spec = {
     .slots = frameless_slots,
 };
 
+static PyMethodDef module_functions[] = {
+    {"prune", module_prune, METH_O,
+     "prune($module, error, /)\n--\n\n"
+     "Take the package's frames out of the error's traceback; the entries "
+     "that it\nhas are left as they are, for whoever else has them."},
+    {NULL, NULL, 0, NULL},
+};
+
 int
 sc_traceback_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
-    return sc_type_add(module, &st->frameless_type, &frameless_spec, NULL,
-                       "frameless");
+    if (sc_type_add(module, &st->frameless_type, &frameless_spec, NULL,
+                    "frameless") < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, module_functions);
 }
