@@ -145,6 +145,8 @@ class BridgeLoop(Loop):
     def _finish(self) -> None:
         """Close it, for good; nobody drives it any more."""
         super().close()
+        # It holds the loop, which would else wait for the garbage collector.
+        self.__dict__.pop("_root", None)
 
 
 async def _sleep_for_good(future: asyncio.Future[None]) -> None:
