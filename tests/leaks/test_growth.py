@@ -51,8 +51,8 @@ WORK = {
     "timeouts": ("timeouts", 50, 1000),
     "refusals": ("refusals", 500, 5000),
     "threads": ("threads", 20, 200),
-    "bridges": ("bridges", 400, 800),
-    "default_bridges": ("default_bridges", 400, 800),
+    "bridges": ("bridges", 50, 400),
+    "default_bridges": ("default_bridges", 50, 400),
     "loops": ("loops", 50, 1000),
     "background": ("background", 200, 3000),
 }
