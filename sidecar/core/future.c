@@ -39,7 +39,11 @@ base_call(Future *self, PyObject *name, PyObject *value)
 static PyObject *
 get_state(Future *self, void *Py_UNUSED(closure))
 {
-    return PyUnicode_InternFromString(state_names[self->state]);
+    FutureState state;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    state = self->state;
+    Py_END_CRITICAL_SECTION();
+    return PyUnicode_InternFromString(state_names[state]);
 }
 
 static int
@@ -48,7 +52,9 @@ set_state(Future *self, PyObject *value, void *Py_UNUSED(closure))
     const char *text = value ? PyUnicode_AsUTF8(value) : NULL;
     for (FutureState i = PENDING; text != NULL && i <= FINISHED; i++) {
         if (strcmp(text, state_names[i]) == 0) {
+            Py_BEGIN_CRITICAL_SECTION(self);
             self->state = i;
+            Py_END_CRITICAL_SECTION();
             return 0;
         }
     }
@@ -69,13 +75,17 @@ static PyObject *
 get_lazy(Future *self, void *offset)
 {
     PyObject **field = field_at(self, offset), *made = NULL, *value;
-    if (*field == NULL) {
-        made = (uintptr_t)offset == offsetof(Future, condition)
-                   ? PyObject_CallNoArgs(self->st->threading_condition)
-                   : PyList_New(0);
-        if (made == NULL) {
-            return NULL;
-        }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    value = Py_XNewRef(*field);
+    Py_END_CRITICAL_SECTION();
+    if (value != NULL) {
+        return value;
+    }
+    made = (uintptr_t)offset == offsetof(Future, condition)
+               ? PyObject_CallNoArgs(self->st->threading_condition)
+               : PyList_New(0);
+    if (made == NULL) {
+        return NULL;
     }
     Py_BEGIN_CRITICAL_SECTION(self);
     if (*field == NULL) {
