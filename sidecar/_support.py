@@ -82,11 +82,11 @@ def end_future(future: asyncio.Future[Any], method: str, value: object) -> None:
         return
     if method == "cancel":
         future.cancel()
-    elif method == "set_exception":
-        # As run_in_executor() has it: concurrent.futures' CancelledError becomes asyncio's.
+    elif method == "set_converted":
+        # As asyncio's run_in_executor() has it: concurrent.futures' CancelledError becomes asyncio's.
         future.set_exception(asyncio.futures._convert_future_exc(value))  # type: ignore[attr-defined]
     else:
-        future.set_result(value)
+        getattr(future, method)(value)
 
 
 # -- streams --------------------------------------------------------------------

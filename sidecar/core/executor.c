@@ -184,7 +184,7 @@ pool_run_in(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (future == NULL) {
         return NULL;
     }
-    ScJobTarget target = {.future = future, .loop = args[0]};
+    ScJobTarget target = {.future = future, .loop = args[0], .converts = true};
     if (sc_pool_submit(self, args + 1, nargs - 1, NULL, &target) < 0) {
         Py_CLEAR(future);
     }

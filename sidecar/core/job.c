@@ -20,6 +20,7 @@ typedef struct {
     PyObject *fn;
     PyObject *kwnames;
     unsigned generation;
+    bool converts;
     Py_ssize_t nargs;
     Py_ssize_t count; /* positional and keyword values */
     PyObject *args[];
@@ -232,9 +233,12 @@ job_serve(Job *job)
         if (error != NULL) {
             error = job_error(job, error);
         }
-        job_tell(job,
-                 error ? job->st->str_set_exception : job->st->str_set_result,
-                 error ? error : result);
+        PyObject *method = job->st->str_set_result;
+        if (error != NULL) {
+            method = job->converts ? job->st->str_set_converted
+                                   : job->st->str_set_exception;
+        }
+        job_tell(job, method, error ? error : result);
         Py_XDECREF(result);
         Py_XDECREF(error);
     }
@@ -300,6 +304,7 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
                  .fn = Py_NewRef(args[0]),
                  .kwnames = Py_XNewRef(kwnames),
                  .generation = sc_fork_generation(),
+                 .converts = target->converts,
                  .nargs = nargs - 1,
                  .count = count};
     for (Py_ssize_t i = 0; i < count; i++) {

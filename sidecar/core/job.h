@@ -20,6 +20,7 @@ typedef struct {
     PyObject *future;  /* concurrent.futures' or, with a loop, asyncio's */
     PyObject *loop;    /* NULL, or the event loop that the future is of */
     PyObject *context; /* to run in; NULL: a copy of this thread's */
+    bool converts; /* loop.run_in_executor()'s: its errors become asyncio's */
 } ScJobTarget;
 
 /* fn and its arguments as vectorcall passes them: args[0] is fn.  NULL with an

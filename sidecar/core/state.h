@@ -41,6 +41,7 @@
     X(propagate)                          \
     X(read)                               \
     X(result)                             \
+    X(set_converted)                      \
     X(set_exception)                      \
     X(set_result)                         \
     X(set_running_or_notify_cancel)       \
