@@ -36,7 +36,7 @@ typedef struct ScCall {
     PyObject *coro;    /* a coroutine; of a step: its producer */
     PyObject *context; /* NULL of a step, whose producer has one */
     PyObject *value;   /* a step's, to send or throw; or NULL */
-    int request;       /* a step's: ScStepKind (producer.h); else CALL_RUN */
+    int request;       /* a step's: ScStepKind (producer.h); or SC_CALL_RUN */
     PyObject *task;    /* NULL before it starts and once its result is out */
     PyObject *result;
     PyObject *error;

@@ -8,9 +8,9 @@
  *  1. At most one owner; ownership changes only here.
  *  2. An owner that leaves hands over to the oldest waiter that may drive;
  *     where there is none and something is due, to the pump; without a pump,
- *     to the oldest waiter that drives at all; else the loop is free, `asleep`
- * is announced, the inbox was empty after that, and the pump's watch is armed.
- * So whatever comes due finds someone to run it.
+ *     to the oldest waiter that drives at all; else the loop is free,
+ *     `asleep` is announced, the inbox was empty after that, and the pump's
+ *     watch is armed.  So whatever comes due finds someone to run it.
  *  3. A queued waiter leaves the queue once: promoted (it now owns the loop),
  *     done (its call is over) or summoned (its call has an errand for this
  *     thread), never two of them.  Its word changes with it, under the lock;

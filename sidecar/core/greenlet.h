@@ -1,7 +1,7 @@
 /* Greenlet: how a caller waits without blocking its thread, where gevent has
  * patched the interpreter.
  *
- * A hook, once set, is called with the loop at each wait; it returns None
+ * A hook, once set, is called with the loop at each call; it returns None
  * (this thread waits as any other), or an object of two methods: wait(seconds
  * or None) lets the thread's other greenlets run until wake() was called or
  * the time is over, and raises what is thrown into the greenlet; wake() may be

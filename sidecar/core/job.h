@@ -3,7 +3,8 @@
  *
  * A job is one block of C memory: future, context, callable and arguments in
  * vectorcall's form.  It belongs to the submitter until sc_threads_submit has
- * taken it, then to the thread that runs it or to whoever drains it.
+ * taken it, then to the thread that runs it or to whoever drains it.  As an
+ * errand it belongs to the call that it was sent to (call.h) instead.
  * Everything here is called attached.  */
 #ifndef SIDECAR_CORE_JOB_H
 #define SIDECAR_CORE_JOB_H
