@@ -3,9 +3,9 @@
  * One task runs it, from the stream's first step to its end, so that every
  * step of the generator is in that task and in one context: it is what the
  * task takes for its coroutine.  Between steps it awaits a future of its own,
- * the gate, which the next request opens.  In lockstep the owner takes the step
- * past the parked task, in its name and context, and leaves to it only what is
- * more than an item that is ready.  A request is a call (call.h) of a
+ * the gate, which the next request opens.  In lockstep the owner takes the
+ * step past the parked task, in its name and context, and leaves to it only
+ * what is more than an item that is ready.  A request is a call (call.h) of a
  * kind of its own: it is settled by an item, by the generator's exception, or,
  * at its end, by neither.
  *
