@@ -76,17 +76,9 @@ def coroutine_of(awaitable: object) -> Coroutine[Any, Any, Any]:
 # -- pools ----------------------------------------------------------------------
 
 
-def end_future(future: asyncio.Future[Any], method: str, value: object) -> None:
-    """A job's end, on the loop of its future; who awaited it may have left."""
-    if future.done():
-        return
-    if method == "cancel":
-        future.cancel()
-    elif method == "set_converted":
-        # As asyncio's run_in_executor() has it: concurrent.futures' CancelledError becomes asyncio's.
-        future.set_exception(asyncio.futures._convert_future_exc(value))  # type: ignore[attr-defined]
-    else:
-        getattr(future, method)(value)
+def set_converted(future: asyncio.Future[Any], error: BaseException) -> None:
+    """As asyncio's run_in_executor() has it: concurrent.futures' CancelledError becomes asyncio's."""
+    future.set_exception(asyncio.futures._convert_future_exc(error))  # type: ignore[attr-defined]
 
 
 # -- streams --------------------------------------------------------------------

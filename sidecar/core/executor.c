@@ -109,6 +109,21 @@ pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     return future;
 }
 
+/* A loop that has no other job to hear of will wait for this one: it lets go
+ * first, so that the thread that it wakes finds the GIL free. */
+static void
+wake(const ScSummons *summons, bool alone)
+{
+    if (summons->sleeps && alone) {
+        Py_BEGIN_ALLOW_THREADS
+        sc_threads_wake(summons);
+        Py_END_ALLOW_THREADS
+    }
+    else {
+        sc_threads_wake(summons);
+    }
+}
+
 int
 sc_pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                PyObject *kwnames, const ScJobTarget *target)
@@ -129,7 +144,10 @@ sc_pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     if (job == NULL) {
         return -1;
     }
-    int code = sc_threads_submit(threads, job);
+    ScSummons summons;
+    bool alone = sc_job_is_alone(job);
+    int code = sc_threads_push(threads, job, &summons);
+    wake(&summons, alone);
     if (code < 0) {
         refuse_job(pool, code);
         PyObject *error = sc_error_take();

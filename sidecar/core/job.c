@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/attach.h"
+#include "core/delivery.h"
 #include "core/fork.h"
 #include "core/support.h"
 
@@ -16,11 +17,13 @@ typedef struct {
     PyObject *type; /* keeps the module, and so st, alive */
     PyObject *future;
     PyObject *loop;
+    PyObject *delivery; /* to the loop */
     PyObject *context;
     PyObject *fn;
     PyObject *kwnames;
     unsigned generation;
     bool converts;
+    bool alone; /* when it was made */
     Py_ssize_t nargs;
     Py_ssize_t count; /* positional and keyword values */
     PyObject *args[];
@@ -129,6 +132,7 @@ job_free(Job *job)
     job_clear_call(job);
     Py_XDECREF(job->context);
     Py_XDECREF(job->future);
+    Py_XDECREF(job->delivery);
     Py_XDECREF(job->loop);
     PyObject *type = job->type;
     free(job);
@@ -174,23 +178,14 @@ job_claim(Job *job)
 static void
 job_tell(Job *job, PyObject *method, PyObject *value)
 {
-    ScState *st = job->st;
-    PyObject *told;
-    if (job->loop == NULL) {
-        told = value ? PyObject_CallMethodOneArg(job->future, method, value)
-                     : PyObject_CallMethodNoArgs(job->future, method);
+    if (job->delivery != NULL) {
+        sc_delivery_send(job->delivery, job->loop, job->future, method,
+                         value ? value : Py_None);
+        return;
     }
-    else {
-        PyObject *stack[] = {job->loop, st->end_future, job->future, method,
-                             value ? value : Py_None};
-        told = PyObject_VectorcallMethod(st->str_call_soon_threadsafe, stack,
-                                         5, NULL);
-        if (told == NULL && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-            /* The loop was closed: who awaited it went with it. */
-            PyErr_Clear();
-            return;
-        }
-    }
+    PyObject *told =
+        value ? PyObject_CallMethodOneArg(job->future, method, value)
+              : PyObject_CallMethodNoArgs(job->future, method);
     if (told == NULL) {
         PyErr_WriteUnraisable(job->future);
     }
@@ -227,7 +222,12 @@ end_in_child(void *thread)
 static void
 job_serve(Job *job)
 {
-    if (job_claim(job)) {
+    if (!job_claim(job)) {
+        if (job->loop != NULL) {
+            job_tell(job, job->st->str_cancel, NULL);
+        }
+    }
+    else {
         PyObject *error = NULL;
         PyObject *result = job_call(job, &error);
         if (error != NULL) {
@@ -313,17 +313,33 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
     if (job->context == NULL) {
         job->context = PyContext_CopyCurrent();
     }
-    if (job->context == NULL) {
+    if (job->loop != NULL) {
+        job->delivery = sc_delivery_of(st, job->loop);
+    }
+    if (job->context == NULL || (job->loop != NULL && job->delivery == NULL)) {
         job_free(job);
         return NULL;
+    }
+    if (job->delivery != NULL) {
+        job->alone = sc_delivery_expect(job->delivery);
     }
     return &job->base;
 }
 
-void
-sc_job_free(ScJob *job)
+bool
+sc_job_is_alone(const ScJob *job)
 {
-    job_free((Job *)job);
+    return ((const Job *)job)->alone;
+}
+
+void
+sc_job_free(ScJob *base)
+{
+    Job *job = (Job *)base;
+    if (job->delivery != NULL) {
+        sc_delivery_forget(job->delivery);
+    }
+    job_free(job);
 }
 
 void

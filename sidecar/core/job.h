@@ -29,6 +29,9 @@ typedef struct {
 ScJob *sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames, const ScJobTarget *target);
 
+/* Is no other job on its way to its loop? */
+bool sc_job_is_alone(const ScJob *job);
+
 /* Around a wait of this thread for what other jobs may have to do: where it is
  * a pool's, another thread may take its place meanwhile.  Attached or not. */
 void *sc_job_wait_begin(void);

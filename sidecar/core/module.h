@@ -17,6 +17,7 @@ int sc_task_init(PyObject *module);
 int sc_task_list_init(PyObject *module);
 int sc_call_init(PyObject *module);
 int sc_executor_init(PyObject *module);
+int sc_delivery_init(PyObject *module);
 int sc_bridge_init(PyObject *module);
 int sc_greenlet_init(PyObject *module);
 int sc_pool_call_init(PyObject *module);

@@ -55,6 +55,7 @@
     X(call_soon_threadsafe)               \
     X(__qualname__)                       \
     X(_drop)                              \
+    X(_sidecar_delivery)                  \
     X(_resume)                            \
     X(ag_code)                            \
     X(ag_frame)                           \
@@ -66,6 +67,7 @@
 #define SC_STATE_TYPES(X) \
     X(bridge)             \
     X(call)               \
+    X(delivery)           \
     X(frameless)          \
     X(future)             \
     X(handle)             \
@@ -102,7 +104,6 @@
     X(update_wrapper, "functools", "update_wrapper")                \
     X(enter_task, "asyncio.tasks", "_enter_task")                   \
     X(leave_task, "asyncio.tasks", "_leave_task")                   \
-    X(end_future, "sidecar._support", "end_future")                 \
     X(breathe, "sidecar._support", "breathe")                       \
     X(get_running_loop, "asyncio", "_get_running_loop")             \
     X(set_running_loop, "asyncio", "_set_running_loop")             \

@@ -331,10 +331,11 @@ sc_threads_unblock(ScThreads *threads)
 }
 
 int
-sc_threads_submit(ScThreads *threads, ScJob *job)
+sc_threads_push(ScThreads *threads, ScJob *job, ScSummons *summons)
 {
     Slot *woken = NULL;
     int result = 0, error = 0;
+    *summons = (ScSummons){0};
     pthread_mutex_lock(&threads->lock);
     if (threads->closed) {
         result = SC_THREADS_CLOSED;
@@ -350,13 +351,23 @@ sc_threads_submit(ScThreads *threads, ScJob *job)
             result = SC_THREADS_NONE;
         }
     }
-    pthread_mutex_unlock(&threads->lock);
     if (woken != NULL) {
-        sc_park_set(&woken->park, 1);
+        summons->sleeps = true;
+        summons->wake = sc_park_store(&woken->park, 1);
     }
+    pthread_mutex_unlock(&threads->lock);
     if (result == SC_THREADS_NONE) {
         errno = error;
     }
+    return result;
+}
+
+int
+sc_threads_submit(ScThreads *threads, ScJob *job)
+{
+    ScSummons summons;
+    int result = sc_threads_push(threads, job, &summons);
+    sc_threads_wake(&summons);
     return result;
 }
 

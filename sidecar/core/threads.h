@@ -21,8 +21,11 @@
 #ifndef SIDECAR_CORE_THREADS_H
 #define SIDECAR_CORE_THREADS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "core/park.h"
 
 #define SC_THREADS_MAX 1024
 
@@ -67,7 +70,26 @@ enum {
 ScThreads *sc_threads_new(const ScThreadsWork *work, void *context,
                           const char *name, unsigned workers, size_t room);
 
-/* 0, or one of the codes above: then the job is still the caller's. */
+/* The thread that a job was given to, where it sleeps. */
+typedef struct {
+    bool sleeps;
+    ScParkWake wake;
+} ScSummons;
+
+/* 0, or one of the codes above: then the job is still the caller's.  Whoever
+ * submits wakes the one that is summoned, at once: a thread that is woken by
+ * one with the GIL finds it taken, and sleeps again. */
+int sc_threads_push(ScThreads *threads, ScJob *job, ScSummons *summons);
+
+static inline void
+sc_threads_wake(const ScSummons *summons)
+{
+    if (summons->sleeps) {
+        sc_park_wake(summons->wake);
+    }
+}
+
+/* Both. */
 int sc_threads_submit(ScThreads *threads, ScJob *job);
 
 /* Take no more jobs.  What is queued still runs, unless it is drained; the
