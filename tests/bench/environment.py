@@ -17,16 +17,21 @@ PEERS = ("asgiref", "synchronicity")
 
 
 def find_python(named: str) -> str:
-    """``"3.11"`` is ``python3.11`` on ``PATH``, else a path or a command. Ends the program if absent."""
+    """``"3.11"`` is ``python3.11`` on ``PATH``, or pyenv's; else a path or a command. Ends the program if absent."""
     command = f"python{named}" if named[:1].isdigit() else named
     found = shutil.which(command)
-    if found is None:
-        sys.exit(f"tests/bench: no {command} on PATH: name an interpreter's version or path")
-    asked = [found, "-c", "import sys; print(sys.executable)"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"tests/bench: {found} does not run: {done.stderr.strip()[:200]}")
-    return done.stdout.strip()
+    candidates = [found] if found else []
+    if named[:1].isdigit() and shutil.which("pyenv"):
+        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True).stdout.strip()
+        candidates += map(str, sorted(Path(root, "versions").glob(f"{named}.*/bin/python3")))
+    failed = ""
+    for candidate in candidates:
+        asked = [candidate, "-c", "import sys; print(sys.executable)"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        failed = f"; {candidate} does not run: {done.stderr.strip()[:200]}"
+    sys.exit(f"tests/bench: no {command} that runs: name an interpreter's version or path{failed}")
 
 
 def prepare(python: str, *packages: str) -> Path:
