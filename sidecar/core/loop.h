@@ -47,7 +47,8 @@ typedef struct {
 typedef struct {
     PyObject *reader; /* handles; NULL: none */
     PyObject *writer;
-    uint32_t events; /* what epoll watches it for */
+    PyObject *fileobj; /* what it was given as, where that is no int */
+    uint32_t events;   /* what epoll watches it for */
 } ScIo;
 
 typedef struct ScLoop {

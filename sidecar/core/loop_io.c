@@ -1,8 +1,52 @@
 #include "core/loop.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "core/clock.h"
+
+/* As the selectors module has it: an int, or int(object.fileno()).  -1 with
+ * ValueError set where it is neither. */
+static int
+descriptor_of(PyObject *fileobj)
+{
+    PyObject *number;
+    if (PyLong_Check(fileobj)) {
+        number = Py_NewRef(fileobj);
+    }
+    else {
+        PyObject *told = PyObject_CallMethod(fileobj, "fileno", NULL);
+        number = told ? PyNumber_Long(told) : NULL;
+        Py_XDECREF(told);
+    }
+    int overflow = 0;
+    long fd = number ? PyLong_AsLongAndOverflow(number, &overflow) : -1;
+    Py_XDECREF(number);
+    if (fd >= 0 && fd <= INT_MAX && overflow == 0) {
+        return (int)fd;
+    }
+    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_AttributeError) ||
+        PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_ValueError,
+                     "a file descriptor is an int from 0 on, or an object "
+                     "with a fileno() method that returns one, not %R",
+                     fileobj);
+    }
+    return -1;
+}
+
+/* Under the critical section: a file that was closed before it is taken out
+ * is found by itself.  -1: it is not there. */
+static int
+find_closed(ScLoop *self, PyObject *fileobj)
+{
+    for (size_t fd = 0; fd < self->io_room; fd++) {
+        if (self->io[fd].fileobj == fileobj) {
+            return (int)fd;
+        }
+    }
+    return -1;
+}
 
 /* The table's entry of a descriptor, grown to it; NULL with an error set. */
 static ScIo *
@@ -19,7 +63,7 @@ entry_of(ScLoop *self, int fd)
             return NULL;
         }
         for (size_t i = self->io_room; i < room; i++) {
-            io[i] = (ScIo){NULL, NULL, 0};
+            io[i] = (ScIo){0};
         }
         self->io = io;
         self->io_room = room;
@@ -63,6 +107,25 @@ set_side(ScLoop *self, int fd, bool writer, PyObject *handle,
     return 0;
 }
 
+/* Under the critical section: keep what the descriptor was given as while it
+ * is watched.  What is to be released is returned. */
+static PyObject *
+keep_fileobj(ScLoop *self, int fd, PyObject *fileobj)
+{
+    ScIo *io = (size_t)fd < self->io_room ? &self->io[fd] : NULL;
+    PyObject *released = NULL;
+    if (io != NULL && io->reader == NULL && io->writer == NULL) {
+        released = io->fileobj;
+        io->fileobj = NULL;
+    }
+    else if (io != NULL && fileobj != NULL && fileobj != io->fileobj &&
+             !PyLong_Check(fileobj)) {
+        released = io->fileobj;
+        io->fileobj = Py_NewRef(fileobj);
+    }
+    return released;
+}
+
 static PyObject *
 add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
     PyObject *kwnames)
@@ -72,7 +135,7 @@ add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
                               args, nargs, 2, kwnames, &context) < 0) {
         return NULL;
     }
-    int fd = PyObject_AsFileDescriptor(args[0]);
+    int fd = descriptor_of(args[0]);
     if (fd < 0 || sc_loop_check_open(self) < 0) {
         return NULL;
     }
@@ -81,12 +144,14 @@ add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL || sc_loop_is_dead(self)) {
         return (PyObject *)handle;
     }
-    PyObject *before;
+    PyObject *before, *released;
     int rc;
     Py_INCREF((PyObject *)handle);
     Py_BEGIN_CRITICAL_SECTION(self);
     rc = set_side(self, fd, writer, (PyObject *)handle, &before);
+    released = keep_fileobj(self, fd, args[0]);
     Py_END_CRITICAL_SECTION();
+    Py_XDECREF(released);
     if (before != NULL) {
         sc_handle_cancel((ScHandle *)before);
         Py_DECREF(before);
@@ -101,18 +166,32 @@ add(ScLoop *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
 static PyObject *
 take_out(ScLoop *self, bool writer, PyObject *fileobj)
 {
-    int fd = PyObject_AsFileDescriptor(fileobj);
+    int fd = descriptor_of(fileobj);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyObject *error = sc_error_take();
+        Py_BEGIN_CRITICAL_SECTION(self);
+        fd = find_closed(self, fileobj);
+        Py_END_CRITICAL_SECTION();
+        if (fd < 0) {
+            sc_error_restore(error);
+        }
+        else {
+            Py_DECREF(error);
+        }
+    }
     if (fd < 0) {
         return NULL;
     }
     if (self->closed || self->drive == NULL || sc_loop_is_dead(self)) {
         Py_RETURN_FALSE;
     }
-    PyObject *before;
+    PyObject *before, *released;
     int rc;
     Py_BEGIN_CRITICAL_SECTION(self);
     rc = set_side(self, fd, writer, NULL, &before);
+    released = keep_fileobj(self, fd, NULL);
     Py_END_CRITICAL_SECTION();
+    Py_XDECREF(released);
     if (rc < 0) {
         return NULL;
     }
@@ -191,6 +270,7 @@ sc_loop_io_traverse(ScLoop *self, visitproc visit, void *arg)
     for (size_t i = 0; i < self->io_room; i++) {
         Py_VISIT(self->io[i].reader);
         Py_VISIT(self->io[i].writer);
+        Py_VISIT(self->io[i].fileobj);
     }
     return 0;
 }
@@ -202,5 +282,6 @@ sc_loop_io_clear(ScLoop *self)
         self->io[i].events = 0;
         Py_CLEAR(self->io[i].reader);
         Py_CLEAR(self->io[i].writer);
+        Py_CLEAR(self->io[i].fileobj);
     }
 }

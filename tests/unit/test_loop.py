@@ -342,9 +342,43 @@ class TestDescriptors:
             loop.run_forever()
             loop.remove_reader(number)
 
+    def test_a_number_by_way_of_int(self, loop):
+        """As the selectors module takes it."""
+
+        class Number:
+            def __int__(self):
+                return ours.fileno()
+
+        class File:
+            def fileno(self):
+                return Number()
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            loop.add_reader(File(), loop.stop)
+            theirs.send(b"x")
+            loop.run_forever()
+            assert loop.remove_reader(ours)
+
+    def test_taken_out_after_it_was_closed(self, loop):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            loop.add_reader(ours, print)
+            loop.add_writer(ours, print)
+            held = weakref.ref(ours)
+            ours.close()
+            assert loop.remove_reader(ours) and loop.remove_writer(ours)
+            with pytest.raises(ValueError):
+                loop.remove_reader(ours)
+            del ours
+            assert held() is None
+
     def test_what_is_no_descriptor(self, loop):
-        with pytest.raises((ValueError, TypeError)):
-            loop.add_reader("no descriptor", print)
+        for given in ("no descriptor", None, -1, 1 << 40):
+            with pytest.raises(ValueError):
+                loop.add_reader(given, print)
+            with pytest.raises(ValueError):
+                loop.remove_writer(given)
         with pytest.raises(OSError):
             loop.add_reader(10_000, print)
 
