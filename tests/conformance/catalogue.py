@@ -84,5 +84,5 @@ def modules() -> list[str]:
     return [f"test.test_asyncio.{name}" for name in names] + [name for name in OTHERS if _exists(name, suites.parent)]
 
 
-def version() -> tuple[int, int]:
-    return sys.version_info[:2]
+def version() -> tuple[int, int, int]:
+    return sys.version_info[:3]
