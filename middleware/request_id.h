@@ -1,8 +1,7 @@
 /* Request id: a UUID of version 7 (RFC 9562) as text.
  *
- * Made without a system call in the common case: each thread keeps a pool of
- * random bytes, filled in blocks and thrown away in the child of a fork, so
- * two processes never draw from the same bytes.
+ * Its random bits come from the thread's pool (entropy.h): no system call in
+ * the common case, and two processes never draw from the same bytes.
  *
  * No Python.h; any thread, attached or not, no lock.  */
 #ifndef SIDECAR_MIDDLEWARE_REQUEST_ID_H

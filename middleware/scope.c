@@ -1,134 +1,14 @@
 #include "middleware/scope.h"
 
-#include <stddef.h>
-#include <structmember.h>
-
-#include "core/bridge.h"
 #include "core/module.h"
-#include "middleware/request_id.h"
-
-typedef struct {
-    PyObject_HEAD
-    ScState *st; /* The type holds the module, and so the state. */
-    PyObject *id;
-} Request;
-
-static PyObject *
-request_new(ScState *st)
-{
-    PyTypeObject *type = st->request_type;
-    Request *self = (Request *)type->tp_alloc(type, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->st = st;
-    self->id = PyUnicode_New(SC_REQUEST_ID_LENGTH, 127);
-    if (self->id == NULL) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    sc_request_id_make((char *)PyUnicode_1BYTE_DATA(self->id));
-    return (PyObject *)self;
-}
-
-static PyObject *
-request_run_sync(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames)
-{
-    return sc_run_sync(((Request *)op)->st, args, nargs, kwnames);
-}
-
-static PyObject *
-request_repr(PyObject *op)
-{
-    return PyUnicode_FromFormat("<sidecar.Request %U>", ((Request *)op)->id);
-}
-
-static int
-request_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    return 0;
-}
-
-static void
-request_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    Py_CLEAR(((Request *)op)->id);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(run_sync_doc,
-             "run_sync($self, awaitable, /, *, timeout=None, context=None, "
-             "propagate=False)\n"
-             "--\n\n"
-             "Run an awaitable on the worker's bridge for this request, and "
-             "return its\nresult: as sidecar.run_sync.");
-
-static PyMethodDef request_methods[] = {
-    {"run_sync", SC_METHOD(request_run_sync), METH_FASTCALL | METH_KEYWORDS,
-     run_sync_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef request_members[] = {
-    {"id", T_OBJECT_EX, offsetof(Request, id), READONLY,
-     "The request's id, a UUID of version 7: as in the response header "
-     "X-Request-ID."},
-    {NULL, 0, 0, 0, NULL},
-};
-
-PyDoc_STRVAR(request_doc,
-             "The request in progress: environ[\"sidecar.request\"], "
-             "sidecar.current().");
-
-static PyType_Slot request_slots[] = {
-    {Py_tp_doc, (void *)request_doc},
-    {Py_tp_methods, request_methods},
-    {Py_tp_members, request_members},
-    {Py_tp_repr, SC_SLOT(request_repr)},
-    {Py_tp_traverse, SC_SLOT(request_traverse)},
-    {Py_tp_dealloc, SC_SLOT(request_dealloc)},
-    {0, NULL},
-};
-
-static PyType_Spec request_spec = {
-    .name = "sidecar.Request",
-    .basicsize = sizeof(Request),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = request_slots,
-};
-
-PyObject *
-sc_request_id(PyObject *request)
-{
-    return ((Request *)request)->id;
-}
+#include "core/work.h"
 
 int
-sc_request_is_current(ScState *st, PyObject *object)
-{
-    if (!Py_IS_TYPE(object, st->request_type)) {
-        return 0;
-    }
-    PyObject *current = NULL;
-    if (PyContextVar_Get(st->request_var, NULL, &current) < 0) {
-        return -1;
-    }
-    Py_XDECREF(current);
-    return current == object;
-}
-
-int
-sc_scope_begin(ScState *st, ScScope *scope)
+sc_scope_begin(ScState *st, ScScope *scope, const ScArrival *arrival)
 {
     PyObject *token = NULL;
     scope->context = NULL;
-    scope->request = request_new(st);
+    scope->request = sc_request_new(st, arrival);
     if (scope->request == NULL) {
         goto fail;
     }
@@ -169,6 +49,9 @@ sc_scope_exit(const ScScope *scope)
 void
 sc_scope_end(ScScope *scope)
 {
+    if (scope->request != NULL) {
+        sc_owner_end((ScOwner *)scope->request);
+    }
     sc_scope_drop(scope);
 }
 
@@ -207,7 +90,37 @@ PyDoc_STRVAR(current_doc,
              "in coroutines\nit runs, and in tasks these start.  None "
              "outside of a request.");
 
+/* A copy of this context for work that outlives the request: it sees the
+ * detached one. */
+static PyObject *
+detached_context(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    ScState *st = sc_state_of_module(module);
+    PyObject *context = PyContext_CopyCurrent(), *request = NULL;
+    if (context == NULL ||
+        PyContextVar_Get(st->request_var, Py_None, &request) < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    if (Py_IS_TYPE(request, st->request_type)) {
+        PyObject *detached = sc_request_detach(request);
+        int rc = detached ? PyContext_Enter(context) : -1;
+        if (rc == 0) {
+            PyObject *token = PyContextVar_Set(st->request_var, detached);
+            Py_XDECREF(token);
+            rc = PyContext_Exit(context) < 0 || token == NULL ? -1 : 0;
+        }
+        Py_XDECREF(detached);
+        if (rc < 0) {
+            Py_CLEAR(context);
+        }
+    }
+    Py_DECREF(request);
+    return context;
+}
+
 static PyMethodDef scope_functions[] = {
+    {"_detached_context", detached_context, METH_NOARGS, NULL},
     {"current", current, METH_NOARGS, current_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -218,10 +131,6 @@ sc_scope_init(PyObject *module)
     ScState *st = sc_state_of_module(module);
     st->request_var = PyContextVar_New("sidecar_request", NULL);
     if (st->request_var == NULL) {
-        return -1;
-    }
-    if (sc_type_add(module, &st->request_type, &request_spec, NULL,
-                    "Request") < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, scope_functions);

@@ -13,7 +13,7 @@
 #ifndef SIDECAR_MIDDLEWARE_SCOPE_H
 #define SIDECAR_MIDDLEWARE_SCOPE_H
 
-#include "core/state.h"
+#include "middleware/request.h"
 
 /* Embedded in its owner; both NULL when there is no request.  Strong. */
 typedef struct ScScope {
@@ -23,7 +23,7 @@ typedef struct ScScope {
 
 /* Make a new request and enter it.  0; or -1 with an error set, and then the
  * scope is empty and nothing was entered. */
-int sc_scope_begin(ScState *st, ScScope *scope);
+int sc_scope_begin(ScState *st, ScScope *scope, const ScArrival *arrival);
 
 /* Enter again, after an exit.  -1 with an error set where it is entered
  * already, here or on another thread. */
@@ -33,20 +33,14 @@ int sc_scope_enter(const ScScope *scope);
  * foreign code left another Context on top, that is reported as unraisable. */
 void sc_scope_exit(const ScScope *scope);
 
-/* The request is over: must have been exited.  Empties the scope; harmless
- * on an empty one.  Keeps the error that is set, if one is. */
+/* The request is over: must have been exited.  Ends what it has begun
+ * (core/work.h), and empties the scope; harmless on an empty one.  Keeps the
+ * error that is set, if one is. */
 void sc_scope_end(ScScope *scope);
 
 /* A second hold on the same request, for as long as foreign code runs that
  * could end the first; given back by sc_scope_drop, which ends nothing. */
 ScScope sc_scope_share(const ScScope *scope);
 void sc_scope_drop(ScScope *scope);
-
-/* The id of a sidecar.Request, borrowed from it: an exact ASCII str. */
-PyObject *sc_request_id(PyObject *request);
-
-/* Whether the object is a request of this module, and the current one: 1, 0,
- * or -1 with an error set. */
-int sc_request_is_current(ScState *st, PyObject *object);
 
 #endif

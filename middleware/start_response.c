@@ -5,21 +5,20 @@
 
 #include "core/module.h"
 
-#define NAME_LENGTH 12 /* X-Request-ID */
-
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     PyObject *start_response;
     PyObject *header; /* (name, value) */
+    ScRequest *request;
     bool called;
 } StartResponse;
 
-/* Whether a header of the application's or the server's is an X-Request-ID,
- * in any case.  What is no pair of a str and something is left to the server
- * to refuse. */
+/* Whether a header of the application's or the server's is the id's, in any
+ * case.  What is no pair of a str and something is left to the server to
+ * refuse. */
 static bool
-is_request_id(PyObject *header)
+is_request_id(StartResponse *self, PyObject *header)
 {
     PyObject *name;
     if (PyTuple_Check(header) && PyTuple_GET_SIZE(header) == 2) {
@@ -35,31 +34,24 @@ is_request_id(PyObject *header)
     else {
         return false;
     }
-    bool same = false;
-    if (PyUnicode_Check(name) && PyUnicode_GetLength(name) == NAME_LENGTH) {
-        Py_ssize_t size;
-        const char *text = PyUnicode_AsUTF8AndSize(name, &size);
-        if (text == NULL) {
-            PyErr_Clear();
-        }
-        else {
-            same = size == NAME_LENGTH &&
-                   PyOS_strnicmp(text, "x-request-id", NAME_LENGTH) == 0;
-        }
-    }
+    ScText text = {NULL, 0}, ours = {NULL, 0};
+    bool same = sc_request_text(name, &text) &&
+                sc_request_text(PyTuple_GET_ITEM(self->header, 0), &ours) &&
+                text.length == ours.length &&
+                PyOS_strnicmp(text.at, ours.at, (Py_ssize_t)text.length) == 0;
     Py_DECREF(name);
     return same;
 }
 
 static int
-remove_request_ids(PyObject *headers)
+remove_request_ids(StartResponse *self, PyObject *headers)
 {
     for (Py_ssize_t i = PyList_GET_SIZE(headers) - 1; i >= 0; i--) {
         PyObject *header = PySequence_GetItem(headers, i);
         if (header == NULL) {
             return -1;
         }
-        bool found = is_request_id(header);
+        bool found = is_request_id(self, header);
         Py_DECREF(header);
         if (found && PyList_SetSlice(headers, i, i + 1, NULL) < 0) {
             return -1;
@@ -79,7 +71,7 @@ headers_with_id(StartResponse *self, PyObject *headers)
     if (copy == NULL) {
         return NULL;
     }
-    if (remove_request_ids(copy) < 0 ||
+    if (remove_request_ids(self, copy) < 0 ||
         PyList_Append(copy, self->header) < 0) {
         Py_DECREF(copy);
         return NULL;
@@ -109,7 +101,7 @@ forget_first_id(StartResponse *self)
     int rc = 0;
     PyObject *kept = attribute_or_null(server, "headers");
     if (kept != NULL && PyList_CheckExact(kept)) {
-        rc = remove_request_ids(kept);
+        rc = remove_request_ids(self, kept);
     }
     Py_XDECREF(kept);
     Py_DECREF(server);
@@ -131,6 +123,10 @@ start_response_call(PyObject *op, PyObject *const *args, size_t nargsf,
                      nargs, nkw);
         return NULL;
     }
+    if (atomic_load(&self->request->owner.verdict) == SC_VERDICT_LEFT) {
+        return sc_owner_raise(&self->request->owner, SC_VERDICT_LEFT, NULL,
+                              NULL);
+    }
     if (self->called && forget_first_id(self) < 0) {
         return NULL;
     }
@@ -148,7 +144,7 @@ start_response_call(PyObject *op, PyObject *const *args, size_t nargsf,
 }
 
 PyObject *
-sc_start_response_new(ScState *st, PyObject *start_response, PyObject *id)
+sc_start_response_new(ScState *st, PyObject *start_response, PyObject *request)
 {
     PyTypeObject *type = st->start_response_type;
     StartResponse *self = (StartResponse *)type->tp_alloc(type, 0);
@@ -157,12 +153,42 @@ sc_start_response_new(ScState *st, PyObject *start_response, PyObject *id)
     }
     self->vectorcall = start_response_call;
     self->start_response = Py_NewRef(start_response);
-    self->header = PyTuple_Pack(2, st->header_request_id, id);
+    self->request = (ScRequest *)Py_NewRef(request);
+    self->header =
+        PyTuple_Pack(2, self->request->policy->id_header, self->request->id);
     if (self->header == NULL) {
         Py_DECREF(self);
         return NULL;
     }
     return (PyObject *)self;
+}
+
+PyObject *
+sc_late_body(ScState *Py_UNUSED(st), PyObject *start_response,
+             PyObject *request, PyObject *error, bool started)
+{
+    PyObject *function = sc_state_import("sidecar._request", "answer_late");
+    PyObject *body =
+        function ? PyObject_CallFunction(function, "OOOi", start_response,
+                                         request, error, (int)started)
+                 : NULL;
+    Py_XDECREF(function);
+    return body;
+}
+
+PyObject *
+sc_start_response_late(PyObject *started)
+{
+    StartResponse *self = (StartResponse *)started;
+    ScState *st = self->request->owner.st;
+    if (!PyErr_ExceptionMatches(st->error_deadline)) {
+        return NULL;
+    }
+    PyObject *error = sc_error_take();
+    PyObject *body = sc_late_body(st, started, (PyObject *)self->request,
+                                  error, self->called);
+    Py_DECREF(error);
+    return body;
 }
 
 static PyObject *
@@ -179,6 +205,7 @@ start_response_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->start_response);
     Py_VISIT(self->header);
+    Py_VISIT(self->request);
     return 0;
 }
 
@@ -188,6 +215,7 @@ start_response_clear(PyObject *op)
     StartResponse *self = (StartResponse *)op;
     Py_CLEAR(self->header);
     Py_CLEAR(self->start_response);
+    Py_CLEAR(self->request);
     return 0;
 }
 
@@ -234,10 +262,6 @@ int
 sc_start_response_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
-    st->header_request_id = PyUnicode_InternFromString("X-Request-ID");
-    if (st->header_request_id == NULL) {
-        return -1;
-    }
     if (sc_type_add(module, &st->start_response_type, &start_response_spec,
                     NULL, NULL) < 0) {
         return -1;

@@ -1,14 +1,24 @@
 /* StartResponse: the server's start_response with the request's id added to
- * the headers.  Attached.  */
+ * the headers.  Once the client has gone it starts nothing: it raises
+ * ClientDisconnected, once more.  Attached.  */
 #ifndef SIDECAR_MIDDLEWARE_START_RESPONSE_H
 #define SIDECAR_MIDDLEWARE_START_RESPONSE_H
 
-#include "core/state.h"
+#include "middleware/request.h"
 
 /* A new callable around `start_response` (held, not stolen); each response
- * it starts carries "X-Request-ID: id" exactly once, in place of what the
- * application gave under that name.  NULL with an error set. */
+ * it starts carries the request's id exactly once, in place of what the
+ * application gave under that header's name.  NULL with an error set. */
 PyObject *sc_start_response_new(ScState *st, PyObject *start_response,
-                                PyObject *id);
+                                PyObject *request);
+
+/* The deadline's error is set, and nothing of the response was sent yet: start
+ * one that says so.  Its body, bytes, the error cleared; or NULL with an error
+ * set, this one where it is another one, or where it is too late. */
+PyObject *sc_start_response_late(PyObject *started);
+
+/* The same by any start_response; `started`: it may have been called. */
+PyObject *sc_late_body(ScState *st, PyObject *start_response,
+                       PyObject *request, PyObject *error, bool started);
 
 #endif

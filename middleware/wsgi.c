@@ -12,6 +12,8 @@ typedef struct {
     vectorcallfunc vectorcall;
     ScState *st; /* The type holds the module, and so the state. */
     PyObject *app;
+    ScPolicy *policy;
+    bool guard; /* the server has made the request: see call_guarded */
 } Middleware;
 
 /* Whether a request of ours is in progress for this very environ. */
@@ -28,8 +30,8 @@ is_in_progress(ScState *st, PyObject *environ)
 static int
 fill_environ(ScState *st, PyObject *environ, PyObject *request)
 {
-    if (PyDict_SetItem(environ, st->key_request_id, sc_request_id(request)) <
-        0) {
+    ScRequest *made = (ScRequest *)request;
+    if (PyDict_SetItem(environ, made->policy->id_key, made->id) < 0) {
         return -1;
     }
     return PyDict_SetItem(environ, st->key_request, request);
@@ -65,7 +67,8 @@ is_wrapped_file(ScState *st, PyObject *environ, PyObject *result)
 
 /* The result as the server may have it.  Steals it; takes the scope over. */
 static PyObject *
-finish(ScState *st, PyObject *environ, PyObject *result, ScScope *scope)
+finish(ScState *st, PyObject *environ, PyObject *result, PyObject *started,
+       ScScope *scope)
 {
     int whole = 1;
     /* No application code runs when these are iterated. */
@@ -74,7 +77,7 @@ finish(ScState *st, PyObject *environ, PyObject *result, ScScope *scope)
         whole = is_wrapped_file(st, environ, result);
     }
     if (whole == 0) {
-        PyObject *body = sc_wsgi_body_new(st, result, scope);
+        PyObject *body = sc_wsgi_body_new(st, result, started, scope);
         Py_SETREF(result, body);
     }
     else if (whole < 0) {
@@ -84,26 +87,125 @@ finish(ScState *st, PyObject *environ, PyObject *result, ScScope *scope)
     return result;
 }
 
+/* One header of the request; *value borrowed, NULL where there is none. */
+static int
+look_up_one(PyObject *environ, PyObject *key, PyObject **value)
+{
+    *value = key ? PyDict_GetItemWithError(environ, key) : NULL;
+    return *value == NULL && PyErr_Occurred() ? -1 : 0;
+}
+
+/* As gunicorn and werkzeug's own server show it. */
+static int
+look_up_connection(Middleware *self, PyObject *environ, ScArrival *arrival)
+{
+    ScState *st = self->st;
+    PyObject *keys[] = {st->key_gunicorn_socket, st->key_werkzeug_socket};
+    for (int i = 0; i < 2 && arrival->connection == NULL; i++) {
+        if (look_up_one(environ, keys[i], &arrival->connection) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+look_up(Middleware *self, PyObject *environ, ScArrival *arrival)
+{
+    ScState *st = self->st;
+    ScPolicy *policy = self->policy;
+    *arrival = (ScArrival){.policy = policy};
+    if (look_up_one(environ, policy->id_key, &arrival->id) < 0 ||
+        look_up_one(environ, st->key_traceparent, &arrival->traceparent) < 0) {
+        return -1;
+    }
+    if (arrival->traceparent != NULL &&
+        look_up_one(environ, st->key_tracestate, &arrival->tracestate) < 0) {
+        return -1;
+    }
+    if (policy->disconnect != SC_DISCONNECT_OFF &&
+        look_up_connection(self, environ, arrival) < 0) {
+        return -1;
+    }
+    if (policy->trust.mode == SC_TRUST_UNTRUSTED) {
+        return 0;
+    }
+    if (look_up_one(environ, st->key_baggage, &arrival->baggage) < 0 ||
+        look_up_one(environ, policy->timeout_key, &arrival->timeout) < 0) {
+        return -1;
+    }
+    return look_up_one(environ, st->key_remote_addr, &arrival->peer);
+}
+
+/* The answer to a request whose deadline the application let pass. */
+static PyObject *
+answer_late(PyObject *started)
+{
+    PyObject *body = sc_start_response_late(started);
+    PyObject *result = body ? PyList_New(1) : NULL;
+    if (result == NULL) {
+        Py_XDECREF(body);
+        return NULL;
+    }
+    PyList_SET_ITEM(result, 0, body);
+    return result;
+}
+
 static PyObject *
 call_in_scope(Middleware *self, PyObject *environ, PyObject *start_response)
 {
     ScState *st = self->st;
     ScScope scope;
-    if (sc_scope_begin(st, &scope) < 0) {
+    ScArrival arrival;
+    if (look_up(self, environ, &arrival) < 0 ||
+        sc_scope_begin(st, &scope, &arrival) < 0) {
         return NULL;
     }
     PyObject *result = NULL;
-    PyObject *started = sc_start_response_new(st, start_response,
-                                              sc_request_id(scope.request));
+    PyObject *started =
+        sc_start_response_new(st, start_response, scope.request);
     if (started != NULL && fill_environ(st, environ, scope.request) == 0) {
         PyObject *app = Py_NewRef(self->app);
         PyObject *args[2] = {environ, started};
         result = PyObject_Vectorcall(app, args, 2, NULL);
         Py_DECREF(app);
     }
-    Py_XDECREF(started);
+    if (result == NULL && started != NULL) {
+        result = answer_late(started);
+    }
     sc_scope_exit(&scope);
-    return finish(st, environ, result, &scope);
+    result = finish(st, environ, result, started, &scope);
+    Py_XDECREF(started);
+    return result;
+}
+
+/* Around an application whose server (the uWSGI plugin) makes the requests and
+ * writes nothing once the client has gone: it hears of no such error, and of
+ * the deadline's the answer. */
+static PyObject *
+call_guarded(Middleware *self, PyObject *const *args)
+{
+    ScState *st = self->st;
+    PyObject *result = PyObject_Vectorcall(self->app, args, 2, NULL);
+    if (result != NULL) {
+        return result;
+    }
+    if (PyErr_ExceptionMatches(st->error_disconnected)) {
+        PyErr_Clear();
+        return PyList_New(0);
+    }
+    if (!PyErr_ExceptionMatches(st->error_deadline)) {
+        return NULL;
+    }
+    PyObject *error = sc_error_take();
+    PyObject *request = PyDict_GetItemWithError(args[0], st->key_request);
+    PyObject *body =
+        request ? sc_late_body(st, args[1], request, error, false) : NULL;
+    if (body == NULL && !PyErr_Occurred()) {
+        sc_error_restore(Py_NewRef(error));
+    }
+    Py_DECREF(error);
+    return body ? Py_BuildValue("[N]", body) : NULL;
 }
 
 static PyObject *
@@ -130,6 +232,9 @@ middleware_call(PyObject *op, PyObject *const *args, size_t nargsf,
     if (in_progress < 0) {
         return NULL;
     }
+    if (in_progress && self->guard) {
+        return call_guarded(self, args);
+    }
     if (in_progress) {
         return PyObject_Vectorcall(self->app, args, 2, NULL);
     }
@@ -137,14 +242,8 @@ middleware_call(PyObject *op, PyObject *const *args, size_t nargsf,
 }
 
 static PyObject *
-middleware_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+make(PyTypeObject *type, PyObject *app, PyObject *options)
 {
-    char name[] = "app", *keywords[] = {name, NULL};
-    PyObject *app;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:WSGIMiddleware",
-                                     keywords, &app)) {
-        return NULL;
-    }
     if (!PyCallable_Check(app)) {
         PyErr_Format(PyExc_TypeError,
                      "WSGIMiddleware needs a WSGI application, a callable, "
@@ -153,17 +252,53 @@ middleware_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     ScState *st = sc_state_of_type(type);
-    if (st == NULL) {
+    ScPolicy *policy = st ? sc_policy_take(st, options) : NULL;
+    if (policy == NULL) {
         return NULL;
     }
     Middleware *self = (Middleware *)type->tp_alloc(type, 0);
-    if (self != NULL) {
+    if (self == NULL) {
+        Py_DECREF((PyObject *)policy);
+    }
+    else {
+        self->policy = policy;
         self->vectorcall = middleware_call;
         self->st = st;
         self->app = Py_NewRef(app);
     }
     return (PyObject *)self;
 }
+
+static PyObject *
+middleware_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *app, *options;
+    if (sc_policy_arguments("WSGIMiddleware", args, kwargs, &app, &options) <
+        0) {
+        return NULL;
+    }
+    PyObject *made = make(type, app, options);
+    Py_XDECREF(options);
+    Py_DECREF(app);
+    return made;
+}
+
+static PyObject *
+guard(PyObject *module, PyObject *app)
+{
+    ScState *st = sc_state_of_module(module);
+    PyObject *made =
+        PyObject_CallOneArg((PyObject *)st->wsgi_middleware_type, app);
+    if (made != NULL) {
+        ((Middleware *)made)->guard = true;
+    }
+    return made;
+}
+
+static PyMethodDef functions[] = {
+    {"_guard", SC_METHOD(guard), METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyObject *
 middleware_repr(PyObject *op)
@@ -194,12 +329,13 @@ middleware_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     Py_CLEAR(((Middleware *)op)->app);
+    Py_XDECREF((PyObject *)((Middleware *)op)->policy);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
 PyDoc_STRVAR(middleware_doc,
-             "WSGIMiddleware(app)\n--\n\n"
+             "WSGIMiddleware(app, **options)\n--\n\n"
              "A WSGI application around another, with a request scope around "
              "each call:\na request id, and one context for the call, each "
              "step of the body and its\nclose.\n\n"
@@ -242,12 +378,22 @@ sc_wsgi_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
     st->key_request = PyUnicode_InternFromString("sidecar.request");
-    st->key_request_id = PyUnicode_InternFromString("HTTP_X_REQUEST_ID");
     st->key_file_wrapper = PyUnicode_InternFromString("wsgi.file_wrapper");
-    if (st->key_request == NULL || st->key_request_id == NULL ||
-        st->key_file_wrapper == NULL) {
+    st->key_traceparent = PyUnicode_InternFromString("HTTP_TRACEPARENT");
+    st->key_tracestate = PyUnicode_InternFromString("HTTP_TRACESTATE");
+    st->key_baggage = PyUnicode_InternFromString("HTTP_BAGGAGE");
+    st->key_remote_addr = PyUnicode_InternFromString("REMOTE_ADDR");
+    st->key_gunicorn_socket = PyUnicode_InternFromString("gunicorn.socket");
+    st->key_werkzeug_socket = PyUnicode_InternFromString("werkzeug.socket");
+    if (st->key_request == NULL || st->key_file_wrapper == NULL ||
+        st->key_traceparent == NULL || st->key_tracestate == NULL ||
+        st->key_baggage == NULL || st->key_remote_addr == NULL ||
+        st->key_gunicorn_socket == NULL || st->key_werkzeug_socket == NULL) {
         return -1;
     }
-    return sc_type_add(module, &st->wsgi_middleware_type, &middleware_spec,
-                       NULL, "WSGIMiddleware");
+    if (sc_type_add(module, &st->wsgi_middleware_type, &middleware_spec, NULL,
+                    "WSGIMiddleware") < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
 }

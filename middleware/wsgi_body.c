@@ -1,6 +1,7 @@
 #include "middleware/wsgi_body.h"
 
 #include "core/module.h"
+#include "middleware/start_response.h"
 
 typedef struct {
     PyObject_HEAD
@@ -8,6 +9,9 @@ typedef struct {
     ScScope scope;
     PyObject *iterable; /* NULL: closed. */
     PyObject *iterator; /* NULL until the first step or __iter__. */
+    PyObject *started;
+    bool sent; /* the server was given something to send */
+    bool late; /* the deadline has answered for the application */
 } WsgiBody;
 
 /* Called in the scope. */
@@ -60,6 +64,12 @@ body_step(WsgiBody *self)
     PyObject *iterator = Py_NewRef(self->iterator);
     PyObject *chunk = Py_TYPE(iterator)->tp_iternext(iterator);
     Py_DECREF(iterator);
+    if (chunk == NULL && PyErr_Occurred() && !self->sent &&
+        self->started != NULL) {
+        chunk = sc_start_response_late(self->started);
+        self->late = chunk != NULL;
+    }
+    self->sent |= chunk != NULL && PyObject_IsTrue(chunk) == 1;
     return chunk;
 }
 
@@ -67,7 +77,7 @@ static PyObject *
 body_next(PyObject *op)
 {
     WsgiBody *self = (WsgiBody *)op;
-    if (self->iterable == NULL) {
+    if (self->iterable == NULL || self->late) {
         return NULL;
     }
     PyObject *chunk = NULL;
@@ -159,7 +169,8 @@ body_repr(PyObject *op)
 }
 
 PyObject *
-sc_wsgi_body_new(ScState *st, PyObject *iterable, ScScope *scope)
+sc_wsgi_body_new(ScState *st, PyObject *iterable, PyObject *started,
+                 ScScope *scope)
 {
     PySequenceMethods *sequence = Py_TYPE(iterable)->tp_as_sequence;
     bool sized = sequence != NULL && sequence->sq_length != NULL;
@@ -170,6 +181,7 @@ sc_wsgi_body_new(ScState *st, PyObject *iterable, ScScope *scope)
     }
     self->st = st;
     self->iterable = Py_NewRef(iterable);
+    self->started = Py_XNewRef(started);
     self->scope = *scope;
     *scope = (ScScope){NULL, NULL};
     return (PyObject *)self;
@@ -184,6 +196,7 @@ body_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->scope.context);
     Py_VISIT(self->iterable);
     Py_VISIT(self->iterator);
+    Py_VISIT(self->started);
     return 0;
 }
 
@@ -193,6 +206,7 @@ body_clear(PyObject *op)
     WsgiBody *self = (WsgiBody *)op;
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->iterable);
+    Py_CLEAR(self->started);
     sc_scope_end(&self->scope);
     return 0;
 }

@@ -7,10 +7,13 @@
 
 /* A new iterable around `iterable` (held, not stolen).  Takes the scope over,
  * which must be exited, and leaves *scope empty; ends it in close().
+ * `started` is the response's start_response.h: where the deadline passes
+ * before the first block, that is an answer which says so.
  *
  * Where the iterable has a length the body has it too, so that a server may
  * see that it is of one block.  NULL with an error set, and then the scope
  * is still the caller's. */
-PyObject *sc_wsgi_body_new(ScState *st, PyObject *iterable, ScScope *scope);
+PyObject *sc_wsgi_body_new(ScState *st, PyObject *iterable, PyObject *started,
+                           ScScope *scope);
 
 #endif

@@ -24,6 +24,18 @@ refuse_import(void)
     exit(1);
 }
 
+static void
+refuse_options(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *text = value != NULL ? PyObject_Str(value) : NULL;
+    const char *shown = text != NULL ? PyUnicode_AsUTF8(text) : NULL;
+    uwsgi_log("[sidecar] the configuration is wrong: %s\n",
+              shown != NULL ? shown : "no memory");
+    exit(1);
+}
+
 /* The worker's `uwsgi.async > 1` resumes a request past its response handler,
  * so a wrapped request would never be left: nothing is wrapped there. */
 static void
@@ -52,6 +64,9 @@ sc_lifecycle_preinit(void)
     main_api = Sidecar_Import();
     if (main_api == NULL) {
         refuse_import();
+    }
+    if (sc_requests_check_policy() < 0) {
+        refuse_options();
     }
     sc_attachment_end(attachment);
 }

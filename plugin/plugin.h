@@ -28,10 +28,20 @@ void sc_abi_check(void);
 
 typedef struct {
     double shutdown_timeout; /* seconds */
+    double deadline;         /* seconds; 0: none; < 0: harakiri's */
+    double deadline_margin;  /* seconds */
+    char *request_id_header; /* these as they were given; NULL: not at all */
+    char *trust;
+    char *deadline_header;
+    char *disconnect;
 } ScOptions;
 
 extern ScOptions sc_options;
 extern struct uwsgi_option sc_option_table[];
+
+/* The keyword arguments of sidecar.Policy that the options amount to: a new
+ * dict, or NULL with a Python error set.  Attached. */
+PyObject *sc_options_policy_arguments(void);
 
 /* --- attach.c ---------------------------------------------------------- */
 
@@ -60,6 +70,11 @@ void sc_lifecycle_post_fork(void);
 void sc_lifecycle_atexit(void);
 
 /* --- request.c --------------------------------------------------------- */
+
+/* Make the policy that the options ask for, and throw it away: in the process
+ * that reads them, attached.  -1 with a Python error set that names what is
+ * wrong. */
+int sc_requests_check_policy(void);
 
 /* Make the table of requests in progress, one place for each core.  In each
  * worker, once, before it accepts. */

@@ -5,19 +5,31 @@ from __future__ import annotations
 from sidecar import errors
 from sidecar._bridge import Sidecar, is_running, shutdown
 from sidecar._calls import gather, stream, submit
-from sidecar._core import Request, Stream, WSGIMiddleware, current, get_bridge, run_sync, to_caller
+from sidecar._core import ASGIMiddleware, Policy, Request, Stream, WSGIMiddleware, current, get_bridge, run_sync, to_caller
 from sidecar._lifespan import on_worker_start, on_worker_stop
 from sidecar._loop import Loop
 from sidecar._resource import Resource, resource
 from sidecar._wrappers import enter_context, to_async, to_sync, wrap_context
-from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError, NoCallerError, SidecarError
+from sidecar.errors import (
+    BridgeClosedError,
+    CallTimeoutError,
+    ClientDisconnected,
+    DeadlineExceeded,
+    DeadlockError,
+    NoCallerError,
+    SidecarError,
+)
 
 __all__ = [
+    "ASGIMiddleware",
     "BridgeClosedError",
     "CallTimeoutError",
+    "ClientDisconnected",
+    "DeadlineExceeded",
     "DeadlockError",
     "Loop",
     "NoCallerError",
+    "Policy",
     "Request",
     "Resource",
     "Sidecar",

@@ -21,6 +21,7 @@ from typing import Any
 from sidecar import _core
 from sidecar._pool import WorkerPool
 from sidecar._support import logger, native_lock
+from sidecar._wrap_common import cut
 from sidecar.errors import CallTimeoutError
 
 __all__ = [
@@ -52,8 +53,15 @@ def name_of(func: Any) -> str:
     return getattr(func, "__name__", None) or type(func).__name__
 
 
-def _timeout_error(name: str, timeout: float) -> CallAnyTimeout:
-    return CallAnyTimeout(f"Function {name} timed out after {timeout}s")
+def _timeout_error(name: str, timeout: float, cause: BaseException | None = None) -> CallAnyTimeout:
+    error = CallAnyTimeout(f"Function {name} timed out after {timeout}s")
+    error.__cause__ = cause
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        cut(cause)
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 # -- async functions ----------------------------------------------------------
@@ -64,10 +72,12 @@ def run_blocking(awaitable: Awaitable[Any], name: str, timeout: float | None) ->
     try:
         return _core.run_sync(awaitable, timeout=timeout)
     except CallTimeoutError as error:
-        # The call's own time-out is raised right here; a coroutine's own one has come through its frames.
-        if timeout is None or error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        # The call's own time-out is raised right here; a coroutine's own one has come through its frames, or
+        # through ours alone, and then it is a call_any's.
+        through = error.__traceback__ is None or error.__traceback__.tb_next is not None
+        if timeout is None or through or type(error) is not CallTimeoutError:
             raise
-        raise _timeout_error(name, timeout) from error
+        raise _timeout_error(name, timeout, error)
 
 
 async def asyncio_limited(call: Callable[[], Awaitable[Any]], name: str, timeout: float) -> Any:
@@ -83,7 +93,7 @@ async def asyncio_limited(call: Callable[[], Awaitable[Any]], name: str, timeout
     except Exception as error:
         if not scope.expired():
             raise
-        raise _timeout_error(name, timeout) from error
+        raise _timeout_error(name, timeout, error)
 
 
 async def _limited_in_a_task(call: Callable[[], Awaitable[Any]], name: str, timeout: float) -> Any:
@@ -101,7 +111,7 @@ async def _limited_in_a_task(call: Callable[[], Awaitable[Any]], name: str, time
         raise _timeout_error(name, timeout)
     error = task.exception()
     if isinstance(error, Exception):
-        raise _timeout_error(name, timeout) from error
+        raise _timeout_error(name, timeout, error)
     return task.result()
 
 
@@ -166,6 +176,7 @@ class Job:
         try:
             self._result = self._call()
         except BaseException as error:
+            cut(error)
             if self._left_alone:
                 logger.error("%s failed after its caller had left it", self._name, exc_info=error)
             else:

@@ -148,17 +148,19 @@ class Sidecar(_core.Bridge):
             return _core.Stream(self, source_of(source, args, kwargs), prefetch, context, propagate)
 
         @_core.frameless
-        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Submitted:
+        def submit(self, work: Any, /, *args: Any, detach: bool = False, **kwargs: Any) -> Submitted:
             """Begin something and do not wait: a function on the pool, an awaitable on the loop.
 
             work: a function, called with the arguments on a thread of the pool; a coroutine function, or an
                 awaitable, run on the loop. Each in a copy of the caller's context.
+            detach: in a request, let it outlive the response: it keeps the request's id and trace. Without, it is
+                cancelled when the request ends.
 
             Returns a ``concurrent.futures.Future``. Its ``cancel()`` cancels a coroutine, or a function that has not
             begun. An exception that nobody asks it for is logged when it goes.
             Raises ``BridgeClosedError`` after ``shutdown()``, ``TypeError`` for anything else.
             """
-            return submit(self, work, args, kwargs)
+            return submit(self, work, args, kwargs, detach)
 
         @_core.frameless
         def resource(self, factory: Any = None, /, *, close: Any = None) -> Any:

@@ -57,6 +57,17 @@ if TYPE_CHECKING:
         ) -> Future[_T]: ...
         @overload
         def __call__(self, work: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]: ...
+        # A keyword of our own between those of the function is beyond ParamSpec.
+        @overload
+        def __call__(self, work: Awaitable[_T], /, *, detach: bool) -> Future[_T]: ...
+        @overload
+        def __call__(  # type: ignore[overload-cannot-match]
+            self, work: Callable[..., Coroutine[Any, Any, _T]], /, *args: Any, detach: bool, **kwargs: Any
+        ) -> Future[_T]: ...
+        @overload
+        def __call__(  # type: ignore[overload-cannot-match]
+            self, work: Callable[..., _T], /, *args: Any, detach: bool, **kwargs: Any
+        ) -> Future[_T]: ...
 
     class _ResourceOf(Protocol):
         @overload

@@ -29,8 +29,8 @@ def _stream(
     )
 
 
-def _submit(work: Any, /, *args: Any, **kwargs: Any) -> Any:
-    return get_bridge().submit(work, *args, **kwargs)
+def _submit(work: Any, /, *args: Any, detach: bool = False, **kwargs: Any) -> Any:
+    return get_bridge().submit(work, *args, detach=detach, **kwargs)
 
 
 @frameless

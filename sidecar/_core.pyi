@@ -2,15 +2,16 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableMapping
 from contextvars import Context, ContextVar
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, TypeVar, final, overload
+from typing import Any, Generic, Literal, TypeVar, final, overload
 
 from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from typing_extensions import ParamSpec, Self, disjoint_base
 
 from sidecar._bridge import Sidecar
+from sidecar._call_types import _StreamOf, _Submit
 from sidecar._loop import BridgeLoop
 
 _T = TypeVar("_T")
@@ -31,6 +32,7 @@ def run_sync(
 def to_caller(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Coroutine[Any, Any, _T]: ...
 def get_bridge() -> Sidecar: ...
 def current() -> Request | None: ...
+def _detached_context() -> Context: ...
 def _take_default_bridge() -> Sidecar | None: ...
 def _has_default_bridge() -> bool: ...
 def _set_exiting() -> None: ...
@@ -122,6 +124,7 @@ class Future(concurrent.futures.Future[Any]):
     def __init__(self, *args: object, **kwargs: object) -> None: ...
     def set_result(self, result: Any, /) -> None: ...
     def set_exception(self, exception: BaseException | None, /) -> None: ...
+    def _join(self, request: Request, /) -> None: ...
 
 @final
 class Stream(Iterator[_T_co], Generic[_T_co]):
@@ -154,9 +157,54 @@ class frameless(Generic[_P, _T]):
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
 
 @final
+class Policy:
+    def __new__(
+        cls,
+        *,
+        request_id_header: str = "X-Request-ID",
+        trust: str = "untrusted",
+        deadline: float | None = None,
+        deadline_header: str | None = None,
+        disconnect: Literal["close", "reset", "off"] = "close",
+        cleanup_timeout: float = 5.0,
+    ) -> Self: ...
+    @property
+    def request_id_header(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def deadline_header(self) -> str | None: ...
+
+@final
 class Request:
     @property
     def id(self) -> str: ...
+    @property
+    def received_id(self) -> str | None: ...
+    @property
+    def trusted(self) -> bool: ...
+    @property
+    def detached(self) -> bool: ...
+    @property
+    def cancelled(self) -> bool: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def deadline(self) -> float | None: ...
+    def time_left(self) -> float | None: ...
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def span_id(self) -> str: ...
+    @property
+    def traceparent(self) -> str: ...
+    @property
+    def tracestate(self) -> str: ...
+    @property
+    def links(self) -> tuple[str, ...]: ...
+    @property
+    def baggage(self) -> dict[str, str]: ...
+    def headers(self) -> dict[str, str]: ...
     def run_sync(
         self,
         awaitable: Awaitable[_T],
@@ -166,12 +214,55 @@ class Request:
         context: Context | None = None,
         propagate: bool = False,
     ) -> _T: ...
+    stream: _StreamOf
+    submit: _Submit
 
 @final
 class WSGIMiddleware:
-    def __new__(cls, app: WSGIApplication) -> Self: ...
+    @overload
+    def __new__(cls, app: WSGIApplication, *, policy: Policy) -> Self: ...
+    @overload
+    def __new__(
+        cls,
+        app: WSGIApplication,
+        *,
+        request_id_header: str = "X-Request-ID",
+        trust: str = "untrusted",
+        deadline: float | None = None,
+        deadline_header: str | None = None,
+        disconnect: Literal["close", "reset", "off"] = "close",
+        cleanup_timeout: float = 5.0,
+    ) -> Self: ...
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse, /) -> Iterable[bytes]: ...
     @property
     def app(self) -> WSGIApplication: ...
     @property
     def wrapped(self) -> WSGIApplication: ...
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+@final
+class ASGIMiddleware:
+    @overload
+    def __new__(cls, app: Callable[[_Scope, _Receive, _Send], Awaitable[Any]], *, policy: Policy) -> Self: ...
+    @overload
+    def __new__(
+        cls,
+        app: Callable[[_Scope, _Receive, _Send], Awaitable[Any]],
+        *,
+        request_id_header: str = "X-Request-ID",
+        trust: str = "untrusted",
+        deadline: float | None = None,
+        deadline_header: str | None = None,
+        disconnect: Literal["close", "reset", "off"] = "close",
+        cleanup_timeout: float = 5.0,
+    ) -> Self: ...
+    # Not a method in the class, but an attribute of each: a coroutine function, bound.
+    @property
+    def __call__(self) -> Callable[[_Scope, _Receive, _Send], Coroutine[Any, Any, None]]: ...
+    @property
+    def app(self) -> Callable[[_Scope, _Receive, _Send], Awaitable[Any]]: ...
+    @property
+    def wrapped(self) -> Callable[[_Scope, _Receive, _Send], Awaitable[Any]]: ...

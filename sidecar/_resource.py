@@ -8,13 +8,14 @@ import contextvars
 import functools
 import inspect
 import types
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Union, overload
 
 from sidecar import _core
 from sidecar._lifespan import Lifespan, maker
 from sidecar._support import ERRORS_RACE, came_from_signal_handler, copy_error, logger
-from sidecar._wrap_common import cut
+from sidecar._wrap_common import bridge_of, check_bridge, cut
 from sidecar.errors import BridgeClosedError, DeadlockError
 
 if TYPE_CHECKING:
@@ -49,9 +50,11 @@ class Resource(Generic[_T]):
             raise TypeError("a generator function closes after its yield what it made: leave out close=")
         if close is not None and not (callable(close) or isinstance(close, str)):
             raise TypeError(f"close= takes a function of the object or a method's name, not {close!r}")
+        check_bridge(bridge, "resource")
         functools.update_wrapper(self, factory)  # type: ignore[arg-type]
         self._factory = factory
-        self._bridge = bridge
+        # The bridge's loop keeps what is made, so this must not keep the bridge: it could never be dropped.
+        self._bridge = None if bridge is None else weakref.ref(bridge)
         self._close = close
 
     def __repr__(self) -> str:
@@ -75,13 +78,25 @@ class Resource(Generic[_T]):
         # First: while a bridge is shut down its coroutines still run, and it is not found any more.
         value = self._made_on(running)
         if value is _NOT_MADE:
-            bridge = _core.get_bridge() if self._bridge is None else self._bridge
+            bridge = bridge_of(self._home())
             loop = bridge.get_loop()
             value = self._made_on(loop)
             if value is _NOT_MADE:
                 value = self._have_made(bridge, loop is running, timeout)
         made: _T = value
         return made
+
+    def _home(self) -> Sidecar | None:
+        """The bridge it was given, ``None``: the process's own one. ``BridgeClosedError``: it is gone."""
+        if self._bridge is None:
+            return None
+        bridge = self._bridge()
+        if bridge is None:
+            raise BridgeClosedError(
+                f"{self} lives on a bridge that was dropped, so it cannot be had any more: keep the bridge "
+                f"for as long as its resources are used [{BridgeClosedError.code}]"
+            )
+        return bridge
 
     def _made_on(self, loop: Any) -> Any:
         life: Lifespan | None = getattr(loop, "_lifespan", None)
@@ -132,9 +147,10 @@ class Resource(Generic[_T]):
     def _lifespan_here(self) -> Lifespan:
         loop = asyncio.get_running_loop()
         life: Lifespan | None = getattr(loop, "_lifespan", None)
-        if life is not None and life.serves(self._bridge):
+        bridge = self._home()
+        if life is not None and life.serves(bridge):
             return life
-        whose = "this process's own bridge" if self._bridge is None else repr(self._bridge)
+        whose = "this process's own bridge" if bridge is None else repr(bridge)
         raise RuntimeError(
             f"{self} lives on the loop of {whose}, and was awaited on another loop, {loop!r}, where its "
             "object cannot be used: run the coroutine that uses it on that bridge, in a thread of its own "
@@ -419,7 +435,7 @@ def resource(factory: Any = None, /, *, bridge: Sidecar | None = None, close: An
         function that returns an async context manager, which is entered and left; a coroutine function, or
         any other function, whose result is the object and is closed by ``close`` alone. It runs on the
         bridge's loop, all of it in one task with one context, empty at first.
-    bridge: where it lives; ``None``: on this process's own bridge.
+    bridge: where it lives; ``None``: on this process's own bridge. It is not kept alive by the resource.
     close: a function of the object, or the name of one of its methods; awaited where it is async. With it, a
         context manager is not entered.
     Returns a ``Resource``: ``get()`` in sync code, ``await`` in the bridge's coroutines. Also a decorator.

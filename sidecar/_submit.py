@@ -46,6 +46,16 @@ class Submitted(concurrent.futures.Future):  # type: ignore[type-arg]
         if self._task is not None:
             self._task.cancel()
 
+    def _join(self, request: _core.Request) -> None:
+        """It is cancelled with the request. In Python it is not: the request cancels what it makes of tasks."""
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """What ``asyncio.wrap_future()`` asks since 3.15, instead of ``exception()``."""
+        snapshot: tuple[bool, bool, Any, BaseException | None] = super()._get_snapshot()  # type: ignore[misc]
+        if snapshot[0]:
+            self._asked = True
+        return snapshot
+
     def _log(self, error: BaseException, how: str) -> None:
         what = name_of(self._what) if inspect.iscoroutine(self._what) else repr(self._what)
         request = f" of request {self._request}" if self._request else ""
@@ -66,8 +76,10 @@ class SubmittedFuture(_core.Future, Submitted):
 future_type: type[Submitted] = SubmittedFuture
 
 
-def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Submitted:
-    """``bridge.submit(work, *args, **kwargs)``."""
+def submit(bridge: Sidecar, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any], detach: bool) -> Submitted:
+    """``bridge.submit(work, *args, detach=detach, **kwargs)``."""
+    if detach:
+        return _core._detached_context().run(submit, bridge, work, args, kwargs, False)
     if _core._is_plain(work):
         return _submit_function(bridge, work, args, kwargs)
     if isinstance(work, Awaitable) or inspect.isawaitable(work):
@@ -104,6 +116,7 @@ def _new_future(what: object) -> Submitted:
     request = _core.current()
     if request is not None:
         future._request = request.id
+        future._join(request)
     return future
 
 

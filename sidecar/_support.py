@@ -129,8 +129,11 @@ async def _keep_changes(coro: Coroutine[Any, Any, Any], context: contextvars.Con
 # -- texts --------------------------------------------------------------------
 
 
-def deadlock_text(loop: asyncio.AbstractEventLoop, coro: object, is_step: int) -> str:
-    task = asyncio.current_task(loop)
+def deadlock_text(
+    loop: asyncio.AbstractEventLoop, coro: object, is_step: int, held: asyncio.Task[Any] | None
+) -> str:
+    """``held``: on 3.14 and later, what runs in ``loop`` where its thread drives another one inside of that."""
+    task = asyncio.current_task(loop) or held
     inside = name_of(task.get_coro()) if task else "a callback of the loop"
     call = f"a step of the stream of {name_of(coro)}" if is_step else f"run_sync({name_of(coro)})"
     return (
@@ -159,6 +162,12 @@ def _request_of(context: contextvars.Context | None) -> str:
 
 def timeout_text(coro: object) -> str:
     return f"{name_of(coro)} did not finish within its timeout and was cancelled"
+
+
+def verdict_text(late: bool, coro: object) -> str:
+    """Why a request's work is cancelled; ``coro`` is what was waited for, or ``None``: nothing was begun."""
+    why = "the deadline of the request has passed" if late else "the client of the request has gone"
+    return why if coro is None else f"{why}; {name_of(coro)} was cancelled"
 
 
 def orphan_text(coro: object, seconds: float) -> str:

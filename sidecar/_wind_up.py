@@ -31,7 +31,21 @@ class _Ending:
         return max(seconds, 0.01)
 
     def others(self) -> set[asyncio.Task[Any]]:
-        return asyncio.all_tasks(self.loop) - {self.me, self.loop._root}
+        return (asyncio.all_tasks(self.loop) | self.streams()) - {self.me, self.loop._root}
+
+    def streams(self) -> set[asyncio.Task[Any]]:
+        """Their tasks, also of those that a garbage collection has just taken out of asyncio's lists."""
+        return {task for task in self.loop._stream_tasks() if not task.done()}
+
+    async def await_collection(self) -> None:
+        """A collection has the streams that it has found closed, once its finalizers are done.
+
+        Until then it may look at their generators, on another thread. It gets a moment, and no more: this may
+        run in one of its finalizers.
+        """
+        patience = self.loop.time() + min(self.left(), 0.1)
+        while self.streams() - asyncio.all_tasks(self.loop) and self.loop.time() < patience:
+            await asyncio.sleep(0.001)
 
     def users(self) -> set[asyncio.Task[Any]]:
         others = self.others()
@@ -54,6 +68,7 @@ class _Ending:
         patience = self.loop.time() + self.left(0.9 if self.life.is_empty() else 0.5)
         # A call that was taken before may not have become a task yet.
         while (self.users() or self.loop._calls > 1) and self.loop.time() < patience:
+            await self.await_collection()
             for task in self.users():
                 task.cancel()
             awaited = self.users() or {asyncio.ensure_future(asyncio.sleep(0.001))}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar import _core
+from sidecar.errors import DeadlockError
 
 if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
@@ -30,6 +31,16 @@ def check_bridge(bridge: object, what: str) -> None:
 def bridge_of(bridge: Sidecar | None) -> Sidecar:
     """The bridge for one call. The default one is asked for anew each time: a fork or a shutdown makes it another."""
     return _core.get_bridge() if bridge is None else bridge
+
+
+def refuse_inside(bridge: Sidecar, what: str, manager: object) -> None:
+    """Sync code is about to enter an async context manager and to wait for that: not on the thread that does it."""
+    running = asyncio._get_running_loop()
+    if running is not None and running is bridge.get_loop():
+        raise DeadlockError(
+            f"{what}({shown(manager)}) inside a coroutine of the loop it is entered on would wait for itself: "
+            f"use `async with` there [{DeadlockError.code}]"
+        )
 
 
 # -- what an object is ------------------------------------------------------------

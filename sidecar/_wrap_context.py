@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +13,7 @@ from sidecar._wrap_common import (
     check_bridge,
     is_async_context,
     refuse_coroutine,
+    refuse_inside,
     shown,
 )
 from sidecar._wrap_sync import SyncContext, made
@@ -49,18 +49,18 @@ def enter_context(source: _Source[_T], /, *, bridge: Sidecar | None = None) -> _
 
     ``source`` and ``bridge`` are ``wrap_context``'s. Each call enters anew, in one task with one context, empty at
     first. It is left as a resource is closed: the last made first, within the limit of the shutdown; what fails
-    or takes longer is named in the log.
+    or takes longer is named in the log. ``DeadlockError`` inside a coroutine of the bridge: ``async with`` it there.
     """
     _check(source, "enter_context", bridge)
     chosen = bridge_of(bridge)
+    refuse_inside(chosen, "enter_context", source)
 
     async def entered() -> AsyncIterator[_T]:
         async with await made(source) as value:
             yield value
 
     entered.__qualname__ = shown(source)
-    # The bridge's loop keeps it, and it must not keep the bridge: that can still be dropped.
-    kept: Resource[_T] = Resource(entered, weakref.proxy(chosen))
+    kept: Resource[_T] = Resource(entered, chosen)
     return chosen.run_sync(_value_of(kept))
 
 

@@ -19,6 +19,7 @@ from sidecar._wrap_common import (
     has,
     is_async_context,
     look_like,
+    refuse_inside,
     set_cause_in_body,
     shown,
 )
@@ -153,6 +154,7 @@ class SyncContext(AbstractContextManager[Any]):
 
     def __enter__(self) -> Any:
         try:
+            refuse_inside(bridge_of(self._bridge), "to_sync", self.__wrapped__)
             stay = _Stay(self.__wrapped__, self._bridge)
             value = stay.enter()
         except BaseException as error:

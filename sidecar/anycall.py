@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from sidecar import _anycall_jobs as jobs
 from sidecar import _core
 from sidecar._anycall_jobs import CallAnyTimeout
+from sidecar._wrap_common import cut
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -98,6 +99,11 @@ def parallel_map(
     return _all_at_once(ready, return_exceptions)
 
 
+# By name, for a decorator would hide from type checkers how the arguments are called.
+for _function in (call_any, call_map, parallel_map):
+    globals()[_function.__name__] = _core.frameless(_function)
+
+
 # -- the decorator ------------------------------------------------------------
 
 
@@ -124,6 +130,7 @@ class Bridged(Generic[_P, _T]):
         self.async_ = _async_face(func, options)
         self.sync = _sync_face(func, options.timeout) if _is_async(func) else func
 
+    @_core.frameless
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> Any:
         return _call(self._func, args, kwargs, self._options)
 
@@ -140,16 +147,29 @@ class Bridged(Generic[_P, _T]):
         return self._func.__qualname__  # by its name, as functions are pickled
 
 
+def _like(func: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``functools.wraps(func)``. That fails on 3.12 for a class whose type parameters are a descriptor: ``type``."""
+    names: list[Any] = [name for name in functools.WRAPPER_ASSIGNMENTS if name != "__type_params__"]
+    if isinstance(getattr(func, "__type_params__", None), tuple):
+        names.append("__type_params__")
+    return functools.wraps(func, names)
+
+
 def _async_face(func: Callable[..., Any], options: _Options) -> Callable[..., Coroutine[Any, Any, Any]]:
-    @functools.wraps(func)
+    @_like(func)
     async def async_(*args: Any, **kwargs: Any) -> Any:
-        return await _call(func, args, kwargs, options)
+        try:
+            return await _call(func, args, kwargs, options)
+        except BaseException as error:
+            cut(error)
+            raise
 
     return async_
 
 
 def _sync_face(func: Callable[..., Any], timeout: float | None) -> Callable[..., Any]:
-    @functools.wraps(func)
+    @_core.frameless
+    @_like(func)
     def sync(*args: Any, **kwargs: Any) -> Any:
         return jobs.run_blocking(func(*args, **kwargs), jobs.name_of(func), timeout)
 
@@ -229,9 +249,10 @@ def _call(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
         if library is None:
             return jobs.run_blocking(func(*args, **kwargs), jobs.name_of(func), options.timeout)
         limited = jobs.trio_limited if library == "trio" else jobs.asyncio_limited
-        return limited(functools.partial(func, *args, **kwargs), jobs.name_of(func), options.timeout)
+        call = functools.partial(func, *args, **kwargs)
+        return _named(jobs.name_of(func), limited, call, jobs.name_of(func), options.timeout)
     if library is not None:
-        return _offload(func, args, kwargs, options, library)
+        return _named(jobs.name_of(func), _offload, func, args, kwargs, options, library)
     if options.timeout is None and not options.force_offload:
         return func(*args, **kwargs)
     job = jobs.Job(
@@ -239,6 +260,25 @@ def _call(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
     )
     _core.run_sync(jobs.asyncio_offload(job, options.executor))
     return job.take()
+
+
+def _named(name: str, work: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
+    """A coroutine of ours that others get: warnings, messages and tasks call it as they do."""
+    coro = _unseen(work, *args)
+    for attribute in ("__name__", "__qualname__"):
+        setattr(coro, attribute, name)
+    return coro
+
+
+async def _unseen(work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """What comes out of here has no frame of ours in its traceback; before CPython 3.11 this one only."""
+    try:
+        return await work(*args)
+    except BaseException as error:
+        cut(error)
+        if sys.version_info < (3, 11):
+            raise error  # a bare one would bring back what was cut
+        raise
 
 
 async def _offload(
@@ -266,7 +306,8 @@ def _is_async(func: Any) -> bool:
 
 
 def _all_at_once(calls: list[Any], return_exceptions: bool) -> Awaitable[list[Any]]:
-    return (_all_in_trio if _library() == "trio" else _all_in_asyncio)(calls, return_exceptions)
+    work = _all_in_trio if _library() == "trio" else _all_in_asyncio
+    return _named("parallel_map", work, calls, return_exceptions)
 
 
 class _Failed(Exception):
@@ -284,6 +325,7 @@ async def _all_in_asyncio(calls: list[Any], return_exceptions: bool) -> list[Any
             raise
         except BaseException as error:
             if return_exceptions and isinstance(error, Exception):
+                cut(error)
                 return error
             raise _Failed(error) from None
 
@@ -318,6 +360,7 @@ async def _all_in_trio(calls: list[Any], return_exceptions: bool) -> list[Any]:
             results[number] = await _call(*call)
         except Exception as error:
             if return_exceptions:
+                cut(error)
                 results[number] = error
             else:
                 failures.append(error)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 
 __all__ = [
     "BridgeClosedError",
     "CallTimeoutError",
+    "ClientDisconnected",
+    "DeadlineExceeded",
     "DeadlockError",
     "ForkedError",
     "LoopOwnedError",
@@ -67,3 +70,22 @@ class NoCallerError(SidecarError, RuntimeError):
     """``to_caller`` in a coroutine for which no thread waits (any more)."""
 
     code = "SC0006"
+
+
+class DeadlineExceeded(CallTimeoutError):
+    """The request's deadline has passed. What the call waited for was cancelled, and its cleanup waited for."""
+
+    code = "SC0007"
+
+
+class ClientDisconnected(SidecarError, ConnectionResetError):
+    """The client of the request has gone. What the call waited for was cancelled, and its cleanup waited for.
+
+    A ``ConnectionResetError``: servers take one that leaves the application for what it is, and log no failure.
+    """
+
+    code = "SC0008"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.errno = errno.ECONNRESET

@@ -6,6 +6,10 @@ Either of the two turns it on::
 
     from sidecar.gunicorn import post_fork      # in a gunicorn.conf.py
 
+Options of requests come from the environment (gunicorn's ``raw_env`` as well): ``SIDECAR_TRUST``,
+``SIDECAR_REQUEST_ID_HEADER``, ``SIDECAR_DEADLINE``, ``SIDECAR_DEADLINE_HEADER``, ``SIDECAR_DISCONNECT``. A
+sync worker's deadline is gunicorn's ``timeout`` less ``SIDECAR_DEADLINE_MARGIN`` (1 s), unless one is given.
+
 ``post_fork`` alone suffices. A configuration with a ``post_fork`` of its own calls this one from it. Sync,
 threaded and gevent workers, with and without ``--preload``.
 """
@@ -13,13 +17,16 @@ threaded and gevent workers, with and without ``--preload``.
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import sidecar
+from sidecar._options import request_options
 
 __all__ = ["post_fork", "worker_exit"]
 
 _THREADED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
+_WATCHED = {"gunicorn.workers.sync"}
 # Patches the worker after post_fork, before it loads the application.
 _PATCHING = {"gunicorn.workers.ggevent"}
 
@@ -30,7 +37,11 @@ def post_fork(server: Any, worker: Any) -> None:
     The bridge is drained when the worker ends, whether or not the configuration names ``worker_exit``.
     """
     kinds = {base.__module__ for base in type(worker).__mro__}
-    _wrap_loader(worker, starts=bool(kinds & _PATCHING))
+    # A worker of these serves one request at a time, in the thread that gunicorn watches.
+    limit = worker.cfg.timeout if kinds & _WATCHED and not kinds & _PATCHING else None
+    options = request_options(os.environ, limit)
+    sidecar.Policy(**options)
+    _wrap_loader(worker, starts=bool(kinds & _PATCHING), options=options)
     _ensure_drain(server)
     if kinds & _THREADED:
         sidecar.get_bridge().start()
@@ -50,10 +61,11 @@ def worker_exit(server: Any, worker: Any) -> None:
     sidecar.shutdown()
 
 
-def _wrap_loader(worker: Any, starts: bool) -> None:
+def _wrap_loader(worker: Any, starts: bool, options: dict[str, Any]) -> None:
     """Wrap the application when the worker has loaded it: after this hook, unless it was preloaded.
 
     starts: start the bridge just before that, where it could not be started sooner.
+    options: of the middleware.
     """
     load = worker.load_wsgi
 
@@ -64,7 +76,7 @@ def _wrap_loader(worker: Any, starts: bool) -> None:
         load()
         application = getattr(worker, "wsgi", None)
         if application is not None and not isinstance(application, sidecar.WSGIMiddleware):
-            worker.wsgi = sidecar.WSGIMiddleware(application)
+            worker.wsgi = sidecar.WSGIMiddleware(application, **options)
 
     worker.load_wsgi = load_wsgi
 

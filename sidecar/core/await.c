@@ -52,16 +52,11 @@ sc_await_send(ScState *st, PyObject *iter, PyObject **value)
 {
 #if SC_ITER_SEND
     (void)st;
-    switch (PyIter_Send(iter, Py_None, value)) {
-    case PYGEN_RETURN:
-        return SC_AWAIT_RETURN;
-    case PYGEN_NEXT:
-        return SC_AWAIT_YIELD;
-    case PYGEN_ERROR:
-        break;
+    PySendResult result = PyIter_Send(iter, Py_None, value);
+    if (result == PYGEN_ERROR) {
+        *value = NULL;
     }
-    *value = NULL;
-    return SC_AWAIT_ERROR;
+    return (ScAwaitResult)result;
 #else
     PyObject *yielded =
         PyCoro_CheckExact(iter)
@@ -129,14 +124,14 @@ sc_await_thrown(PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyObject *
-sc_await_tell(ScAwaitResult result, PyObject *value)
+sc_await_tell(ScAwaitResult result, PyObject **value)
 {
     if (result != SC_AWAIT_RETURN) {
-        return value;
+        return result == SC_AWAIT_YIELD ? *value : NULL;
     }
     /* By hand: PyErr_SetObject would unpack a tuple. */
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-    Py_DECREF(value);
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, *value);
+    Py_DECREF(*value);
     if (stop != NULL) {
         PyErr_SetObject(PyExc_StopIteration, stop);
         Py_DECREF(stop);

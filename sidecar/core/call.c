@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/errors.h"
@@ -133,9 +134,15 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
     self->deadline =
         args->timeout == SC_NEVER ? SC_NEVER : sc_clock_now() + args->timeout;
     self->cleanup = args->cleanup;
+    self->work = (ScWork){0};
+    self->watch = (ScWatch){.fd = -1};
+    self->owner = (ScOwner *)Py_XNewRef((PyObject *)args->owner);
+    atomic_init(&self->verdict,
+                args->by_deadline ? SC_VERDICT_LATE : SC_VERDICT_NONE);
     self->ahead = args->ahead;
     atomic_init(&self->abandoned, false);
     atomic_init(&self->cancel_posted, false);
+    atomic_init(&self->struck, false);
     self->started = self->cancel_asked = self->ended = self->done =
         self->timed_out = self->orphaned = false;
     return self;
@@ -154,6 +161,8 @@ call_traverse(ScCall *self, visitproc visit, void *arg)
     Py_VISIT(self->result);
     Py_VISIT(self->error);
     Py_VISIT(self->greenlet);
+    Py_VISIT(self->owner);
+    Py_VISIT(self->work.owner);
     return 0;
 }
 
@@ -171,6 +180,13 @@ call_clear(ScCall *self)
     Py_CLEAR(self->result);
     Py_CLEAR(self->error);
     Py_CLEAR(self->greenlet);
+    sc_work_end(&self->work);
+    if (self->watch.fd >= 0) {
+        /* In the child of a fork: the epoll set is the parent's. */
+        close(self->watch.fd);
+        self->watch.fd = -1;
+    }
+    Py_CLEAR(self->owner);
     Py_CLEAR(self->loop);
     return 0;
 }
@@ -198,6 +214,7 @@ settle(ScCall *self, PyObject *result, PyObject *error)
     self->result = result;
     self->error = error;
     self->done = true;
+    sc_watch_end(self);
     sc_drive_complete(self->loop->drive, &self->waiter);
     sc_greenlet_wake(self->st, self->greenlet);
 }
@@ -274,11 +291,16 @@ start_step(ScCall *self)
     sc_producer_begin((ScProducer *)self->coro, self);
 }
 
+static void time_out(ScCall *self);
+
 void
 sc_call_start(ScCall *self)
 {
     ScLoop *loop = self->loop;
     self->started = true;
+    if (self->owner != NULL && self->owner->peer >= 0) {
+        sc_watch_want(self);
+    }
     if (is_step(self)) {
         start_step(self);
         return;
@@ -305,7 +327,12 @@ sc_call_start(ScCall *self)
         settle(self, NULL, error);
         return;
     }
-    if (self->cancel_asked) {
+    if (atomic_load(&self->struck) && self->cancel_asked) {
+        /* Before its first step: its cleanup has its bound all the same. */
+        self->timed_out = false;
+        time_out(self);
+    }
+    else if (self->cancel_asked) {
         sc_call_cancel(self);
     }
 }
@@ -314,17 +341,6 @@ PyObject *
 sc_call_of_start(ScOp *op)
 {
     return (PyObject *)OF(ScCall, op, start_op);
-}
-
-void
-sc_call_take_cancel(ScLoop *Py_UNUSED(loop), ScOp *op)
-{
-    ScCall *self = OF(ScCall, op, cancel_op);
-    atomic_store(&self->cancel_posted, false);
-    if (!self->done) {
-        sc_call_cancel(self);
-    }
-    Py_DECREF((PyObject *)self);
 }
 
 void
@@ -386,12 +402,59 @@ time_out(ScCall *self)
         return;
     }
     self->timed_out = true;
+    sc_timers_remove(&self->loop->timers, &self->timer);
     sc_call_cancel(self);
     if (self->cleanup == 0 ||
         sc_timers_add(&self->loop->timers, &self->timer,
                       sc_clock_now() + self->cleanup) < 0) {
         sc_call_make_orphan(self);
     }
+}
+
+/* Struck, it has as long as after its time-out; which may have come first. */
+static void
+take_verdict(ScCall *self)
+{
+    if (!self->started) {
+        self->timed_out = self->cancel_asked = true;
+    }
+    else if (!self->timed_out) {
+        time_out(self);
+    }
+}
+
+void
+sc_call_take_cancel(ScLoop *Py_UNUSED(loop), ScOp *op)
+{
+    ScCall *self = OF(ScCall, op, cancel_op);
+    atomic_store(&self->cancel_posted, false);
+    if (atomic_load(&self->struck)) {
+        take_verdict(self);
+    }
+    else if (!self->done) {
+        sc_call_cancel(self);
+    }
+    Py_DECREF((PyObject *)self);
+}
+
+void
+sc_call_strike(ScCall *self, ScVerdict verdict)
+{
+    atomic_store(&self->verdict, verdict);
+    atomic_store(&self->struck, true);
+    if (sc_drive_is_owner(self->loop->drive)) {
+        take_verdict(self);
+    }
+    else if (!atomic_exchange(&self->cancel_posted, true)) {
+        Py_INCREF((PyObject *)self);
+        sc_loop_post(self->loop, &self->cancel_op, SC_OP_CALL_CANCEL);
+    }
+}
+
+ScCall *
+sc_call_of_work(ScWork *work)
+{
+    return OF(ScCall, work, work);
 }
 
 void

@@ -21,6 +21,8 @@
 #include "core/loop.h"
 #include "core/state.h"
 #include "core/timers.h"
+#include "core/watch.h"
+#include "core/work.h"
 
 typedef struct ScCall {
     PyObject_HEAD
@@ -43,8 +45,13 @@ typedef struct ScCall {
     PyObject *greenlet;    /* how the caller waits, or NULL (greenlet.h) */
     int64_t deadline;      /* SC_NEVER: none */
     int64_t cleanup;       /* ns from the deadline until it is given up */
+    ScWork work;           /* what it is of the request's, or of nobody's */
+    ScOwner *owner;        /* strong: whose deadline it is; or NULL */
+    ScWatch watch;         /* of the owner's client */
+    atomic_int verdict;    /* of the owner, upon this call: ScVerdict */
     atomic_bool abandoned; /* nobody waits for it any more */
     atomic_bool cancel_posted;
+    atomic_bool struck; /* the verdict ends it, not its time-out */
     bool started;
     bool cancel_asked;
     bool ended;      /* the task is over */
@@ -64,6 +71,8 @@ typedef struct {
     int request;       /* SC_CALL_RUN, or a step's */
     bool ahead;        /* of a stream that reads ahead */
     bool propagate;    /* what it sets in context variables is set here */
+    ScOwner *owner;    /* borrowed; NULL: no request's */
+    bool by_deadline;  /* the owner's deadline is its time-out */
     int64_t timeout;   /* ns, SC_NEVER: none */
     int64_t cleanup;   /* ns */
 } ScCallArgs;
@@ -76,6 +85,10 @@ PyObject *sc_call_run(ScLoop *loop, const ScCallArgs *args);
 /* On the owner: have the thread that waits for this call run a job; it owns
  * the job from here on. */
 void sc_call_send_errand(ScCall *self, ScOp *errand);
+
+/* From any thread: the request's verdict ends it, as its time-out would. */
+void sc_call_strike(ScCall *self, ScVerdict verdict);
+ScCall *sc_call_of_work(ScWork *work);
 
 /* A coroutine that awaits `awaitable` (itself where it is one), or NULL with
  * TypeError set. */

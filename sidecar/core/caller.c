@@ -279,27 +279,55 @@ serve(ScCall *self, bool mine, PyObject **interrupt)
 
 /* -- the answer --------------------------------------------------------- */
 
+/* What runs on was left behind: an error is set that says so. */
+static void
+raise_orphaned(ScCall *self, Turn turn)
+{
+    double seconds = (double)self->cleanup / 1e9;
+    if (turn != TURN_GIVEN_UP) {
+        sc_support_tell("note_orphan", "(O)", self->coro);
+    }
+    PyObject *text =
+        sc_support_call("orphan_text", "(Od)", self->coro, seconds);
+    if (text != NULL) {
+        sc_error_raise(self->st, SC_E_TIMEOUT, "%U", text);
+        Py_DECREF(text);
+    }
+}
+
+/* The request's verdict ends this call: what else it has begun ends, too.
+ * Steals `cause`. */
+static PyObject *
+tell_verdict(ScCall *self, ScVerdict verdict, PyObject *cause)
+{
+    atomic_store(&self->owner->told, true);
+    if (verdict == SC_VERDICT_LATE) {
+        sc_owner_strike(self->owner, verdict);
+    }
+    return sc_owner_raise(self->owner, verdict, self->coro, cause);
+}
+
 static PyObject *
 raise_timeout(ScCall *self, Turn turn)
 {
-    double seconds = (double)self->cleanup / 1e9;
+    ScVerdict verdict = (ScVerdict)atomic_load(&self->verdict);
     if (turn == TURN_GIVEN_UP || self->orphaned) {
-        if (turn != TURN_GIVEN_UP) {
-            sc_support_tell("note_orphan", "(O)", self->coro);
-        }
-        PyObject *text =
-            sc_support_call("orphan_text", "(Od)", self->coro, seconds);
-        if (text != NULL) {
-            sc_error_raise(self->st, SC_E_TIMEOUT, "%U", text);
-            Py_DECREF(text);
-        }
-        return NULL;
+        raise_orphaned(self, turn);
+        return verdict == SC_VERDICT_NONE
+                   ? NULL
+                   : tell_verdict(self, verdict, sc_error_take());
+    }
+    PyObject *cause = self->error;
+    self->error = NULL;
+    sc_traceback_prune(self->st, cause);
+    if (verdict != SC_VERDICT_NONE) {
+        return tell_verdict(self, verdict, cause);
     }
     PyObject *text = sc_support_call("timeout_text", "(O)", self->coro);
-    if (text != NULL) {
-        PyObject *cause = self->error;
-        self->error = NULL;
-        sc_traceback_prune(self->st, cause);
+    if (text == NULL) {
+        Py_XDECREF(cause);
+    }
+    else {
         sc_error_raise_from(self->st, SC_E_TIMEOUT, cause, "%U", text);
         Py_DECREF(text);
     }
@@ -345,8 +373,9 @@ static PyObject *
 refuse(ScState *st, ScLoop *loop, PyObject *coro, int request)
 {
     PyObject *text =
-        sc_support_call("deadlock_text", "(OOi)", (PyObject *)loop, coro,
-                        request != SC_CALL_RUN);
+        sc_support_call("deadlock_text", "(OOiO)", (PyObject *)loop, coro,
+                        request != SC_CALL_RUN,
+                        loop->held_task ? loop->held_task : Py_None);
     if (text != NULL) {
         sc_error_raise(st, SC_E_DEADLOCK, "%U", text);
         Py_DECREF(text);
@@ -362,6 +391,7 @@ refuse(ScState *st, ScLoop *loop, PyObject *coro, int request)
 static void
 drop_unmade(ScCall *call)
 {
+    sc_work_end(&call->work);
     if (call->request == SC_CALL_RUN) {
         sc_call_close_coroutine(call->coro);
     }
@@ -385,6 +415,7 @@ run_call(ScLoop *loop, ScCall *call, bool propagate)
     PyObject *interrupt = NULL;
     Turn turn = serve(call, mine, &interrupt);
     refuse_errands(call);
+    sc_work_end(&call->work);
     if (propagate) {
         sc_support_tell("write_back", "(O)", call->context);
     }
@@ -409,15 +440,22 @@ run_inside(ScLoop *loop, ScCall *call, bool propagate)
     return result;
 }
 
-PyObject *
-sc_call_run(ScLoop *loop, const ScCallArgs *args)
+static PyObject *
+make_and_run(ScLoop *loop, const ScCallArgs *args)
 {
-    if (sc_drive_is_owner(loop->drive)) {
-        return refuse(loop->st, loop, args->coro, args->request);
-    }
     ScCall *call = sc_call_new(loop, args);
     if (call == NULL) {
         return NULL;
+    }
+    if (args->owner != NULL &&
+        sc_work_begin(&call->work, args->owner, SC_WORK_CALL, NULL) < 0) {
+        drop_unmade(call);
+        return NULL;
+    }
+    if (args->owner != NULL &&
+        atomic_load(&args->owner->verdict) == SC_VERDICT_LEFT) {
+        /* Given since it was admitted: who gave it may not have seen it. */
+        sc_call_strike(call, SC_VERDICT_LEFT);
     }
     if (sc_loop_driven_here() != NULL) {
         return run_inside(loop, call, args->propagate);
@@ -427,4 +465,42 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
         return NULL;
     }
     return run_call(loop, call, args->propagate);
+}
+
+/* In the name of a request, while that lasts. */
+static PyObject *
+run_owned(ScLoop *loop, const ScCallArgs *args, ScOwner *owner)
+{
+    ScCallArgs owned = *args;
+    int64_t left;
+    bool own;
+    if (sc_owner_admit(owner, &left, &own) < 0) {
+        if (args->request == SC_CALL_RUN) {
+            sc_call_close_coroutine(args->coro);
+        }
+        Py_DECREF(args->coro);
+        return NULL;
+    }
+    if (left < owned.timeout) {
+        owned.timeout = left;
+        owned.by_deadline = own;
+    }
+    owned.owner = own ? owner : NULL;
+    return make_and_run(loop, &owned);
+}
+
+PyObject *
+sc_call_run(ScLoop *loop, const ScCallArgs *args)
+{
+    ScState *st = loop->st;
+    if (sc_drive_is_owner(loop->drive)) {
+        return refuse(st, loop, args->coro, args->request);
+    }
+    ScOwner *owner = sc_owner_current(st, NULL);
+    if (owner == NULL) {
+        return make_and_run(loop, args);
+    }
+    PyObject *result = run_owned(loop, args, owner);
+    Py_DECREF((PyObject *)owner);
+    return result;
 }

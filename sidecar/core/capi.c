@@ -4,11 +4,14 @@
 
 #include "core/module.h"
 #include "core/state.h"
+#include "middleware/inbound_id.h"
 #include "middleware/request_id.h"
 #include "middleware/scope.h"
 
-#if SIDECAR_REQUEST_ID_LENGTH != SC_REQUEST_ID_LENGTH
-#error "sidecar.h and request_id.h disagree about the length of an id"
+#if SIDECAR_REQUEST_ID_LENGTH != SC_REQUEST_ID_LENGTH || \
+    SIDECAR_REQUEST_ID_LONGEST != SC_INBOUND_ID_LIMIT || \
+    SIDECAR_TRACE_ID_LENGTH != SC_TRACE_ID_LENGTH
+#error "sidecar.h and the middleware disagree about the length of an id"
 #endif
 
 /* What the capsule holds: the public part first. */
@@ -19,7 +22,8 @@ typedef struct {
 
 struct Sidecar_Request {
     ScScope scope;
-    char id[SC_REQUEST_ID_LENGTH + 1];
+    char id[SC_INBOUND_ID_LIMIT + 1];
+    char trace_id[SC_TRACE_ID_LENGTH + 1];
 };
 
 static int
@@ -52,21 +56,70 @@ worker_stop(const Sidecar_API *Py_UNUSED(api), double timeout)
     return stopped != NULL ? 0 : -1;
 }
 
+/* New reference, or NULL: there is none; an error may be set. */
+static PyObject *
+header_of(Sidecar_Text text)
+{
+    return text.at
+               ? PyUnicode_DecodeLatin1(text.at, (Py_ssize_t)text.length, NULL)
+               : NULL;
+}
+
 static Sidecar_Request *
-request_begin(const Sidecar_API *api)
+begin(const Sidecar_API *api, const ScArrival *arrival)
 {
     Sidecar_Request *request = PyMem_Malloc(sizeof(*request));
     if (request == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    if (sc_scope_begin(((const Exported *)api)->st, &request->scope) < 0) {
+    if (sc_scope_begin(((const Exported *)api)->st, &request->scope, arrival) <
+        0) {
         PyMem_Free(request);
         return NULL;
     }
     PyObject *id = sc_request_id(request->scope.request);
-    memcpy(request->id, PyUnicode_1BYTE_DATA(id), SC_REQUEST_ID_LENGTH);
-    request->id[SC_REQUEST_ID_LENGTH] = '\0';
+    size_t length = (size_t)PyUnicode_GET_LENGTH(id);
+    memcpy(request->id, PyUnicode_1BYTE_DATA(id), length);
+    request->id[length] = '\0';
+    request->trace_id[0] = '\0';
+    return request;
+}
+
+static Sidecar_Request *
+request_begin(const Sidecar_API *api)
+{
+    return begin(api, &(ScArrival){0});
+}
+
+static Sidecar_Request *
+request_arrive(const Sidecar_API *api, const Sidecar_Arrival *from)
+{
+    ScState *st = ((const Exported *)api)->st;
+    if (from->policy != NULL && !Py_IS_TYPE(from->policy, st->policy_type)) {
+        PyErr_Format(PyExc_TypeError,
+                     "policy must be a sidecar.Policy, not %R", from->policy);
+        return NULL;
+    }
+    ScArrival arrival = {
+        .policy = (ScPolicy *)from->policy,
+        .peer = header_of(from->peer),
+        .id = header_of(from->request_id),
+        .traceparent = header_of(from->traceparent),
+        .tracestate = header_of(from->tracestate),
+        .baggage = header_of(from->baggage),
+        .timeout = header_of(from->deadline),
+        .connection =
+            from->has_connection ? PyLong_FromLong(from->connection) : NULL,
+    };
+    Sidecar_Request *request = PyErr_Occurred() ? NULL : begin(api, &arrival);
+    Py_XDECREF(arrival.peer);
+    Py_XDECREF(arrival.id);
+    Py_XDECREF(arrival.traceparent);
+    Py_XDECREF(arrival.tracestate);
+    Py_XDECREF(arrival.baggage);
+    Py_XDECREF(arrival.timeout);
+    Py_XDECREF(arrival.connection);
     return request;
 }
 
@@ -95,6 +148,32 @@ static const char *
 request_id(Sidecar_Request *request)
 {
     return request->id;
+}
+
+static const char *
+request_trace_id(Sidecar_Request *request)
+{
+    if (request->trace_id[0] == '\0') {
+        const ScTraceContext *trace =
+            sc_request_trace((ScRequest *)request->scope.request);
+        memcpy(request->trace_id, trace->trace_id, SC_TRACE_ID_LENGTH);
+        request->trace_id[SC_TRACE_ID_LENGTH] = '\0';
+    }
+    return request->trace_id;
+}
+
+static int
+request_is_left(Sidecar_Request *request)
+{
+    ScOwner *owner = (ScOwner *)request->scope.request;
+    return atomic_load(&owner->verdict) == SC_VERDICT_LEFT;
+}
+
+static PyObject *
+guard(const Sidecar_API *api, PyObject *application)
+{
+    return PyObject_CallMethod(((const Exported *)api)->st->module, "_guard",
+                               "O", application);
 }
 
 static PyObject *
@@ -130,6 +209,10 @@ sc_capi_init(PyObject *module)
                 .request_end = request_end,
                 .request_id = request_id,
                 .request_object = request_object,
+                .request_arrive = request_arrive,
+                .request_trace_id = request_trace_id,
+                .request_is_left = request_is_left,
+                .guard = guard,
             },
         .st = sc_state_of_module(module),
     };

@@ -95,6 +95,27 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 #define SC_MODULE_PROMISES
 #endif
 
+/* A new reference to what a weak reference refers to; *object NULL: it is
+ * gone.  0, or -1 with an error set. */
+static inline int
+sc_weakref_get(PyObject *reference, PyObject **object)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyWeakref_GetRef(reference, object) < 0 ? -1 : 0;
+#else
+    PyObject *borrowed = PyWeakref_GetObject(reference);
+    *object = NULL;
+    if (borrowed == NULL) {
+        return -1;
+    }
+    if (borrowed != Py_None) {
+        Py_INCREF(borrowed);
+        *object = borrowed;
+    }
+    return 0;
+#endif
+}
+
 /* The error as one object, its traceback attached; NULL if there is none. */
 static inline PyObject *
 sc_error_take(void)

@@ -18,6 +18,10 @@ class_of(ScState *st, ScErrorCode code)
         return st->error_loop_owned;
     case SC_E_NO_CALLER:
         return st->error_no_caller;
+    case SC_E_DEADLINE:
+        return st->error_deadline;
+    case SC_E_DISCONNECTED:
+        return st->error_disconnected;
     }
     return st->error_sidecar;
 }

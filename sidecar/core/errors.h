@@ -11,6 +11,8 @@ typedef enum {
     SC_E_FORKED,
     SC_E_LOOP_OWNED,
     SC_E_NO_CALLER,
+    SC_E_DEADLINE,
+    SC_E_DISCONNECTED,
 } ScErrorCode;
 
 /* Raise the exception that belongs to the code, its number at the end of the

@@ -5,6 +5,7 @@
 #include <structmember.h>
 
 #include "core/module.h"
+#include "core/work.h"
 
 typedef enum { PENDING, RUNNING, CANCELLED, NOTIFIED, FINISHED } FutureState;
 
@@ -24,6 +25,7 @@ typedef struct {
     PyObject *exception;
     PyObject *what;    /* for the message about an exception that is lost */
     PyObject *request; /* its request's id, or NULL */
+    ScWork work;       /* what it is of that request's, or of nobody's */
 } Future;
 
 /* concurrent.futures.Future.NAME(self[, value]) */
@@ -143,6 +145,7 @@ settle(Future *self, PyObject **field, PyObject *value, PyObject *name)
         settled = true;
     }
     Py_END_CRITICAL_SECTION();
+    sc_work_end(&self->work);
     if (!settled) {
         return base_call(self, name, value);
     }
@@ -220,6 +223,23 @@ future_exception(Future *self, PyObject *const *args, Py_ssize_t nargs,
     return ask(self, self->st->str_exception, args, nargs, kwnames);
 }
 
+/* It is this request's, if that owns anything: cancelled with it. */
+static PyObject *
+future_join(Future *self, PyObject *request)
+{
+    ScOwner *owner = (ScOwner *)request;
+    if (!Py_IS_TYPE(request, self->st->request_type)) {
+        return PyErr_Format(PyExc_TypeError, "%R is no sidecar.Request",
+                            request);
+    }
+    if (!owner->detached && self->work.owner == NULL &&
+        sc_work_begin(&self->work, owner, SC_WORK_FUTURE, (PyObject *)self) <
+            0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* -- life ----------------------------------------------------------------- */
 
 static PyObject *
@@ -252,6 +272,7 @@ future_traverse(Future *self, visitproc visit, void *arg)
     Py_VISIT(self->result);
     Py_VISIT(self->exception);
     Py_VISIT(self->what);
+    Py_VISIT(self->work.owner);
     return 0;
 }
 
@@ -265,6 +286,7 @@ future_clear(Future *self)
     Py_CLEAR(self->exception);
     Py_CLEAR(self->what);
     Py_CLEAR(self->request);
+    sc_work_end(&self->work);
     return 0;
 }
 
@@ -327,6 +349,7 @@ static PyMethodDef future_methods[] = {
     {"set_result", SC_METHOD(future_set_result), METH_O, NULL},
     {"set_exception", SC_METHOD(future_set_exception), METH_O, NULL},
     {"done", SC_METHOD(future_done), METH_NOARGS, NULL},
+    {"_join", SC_METHOD(future_join), METH_O, NULL},
     {"result", SC_METHOD(future_result), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"exception", SC_METHOD(future_exception), METH_FASTCALL | METH_KEYWORDS,
      NULL},

@@ -9,6 +9,7 @@
 #include "core/delivery.h"
 #include "core/fork.h"
 #include "core/support.h"
+#include "core/work.h"
 
 typedef struct {
     ScJob base;
@@ -18,6 +19,7 @@ typedef struct {
     PyObject *future;
     PyObject *loop;
     PyObject *delivery; /* to the loop */
+    ScOwner *owner;     /* the request's in whose name it runs; or NULL */
     PyObject *context;
     PyObject *fn;
     PyObject *kwnames;
@@ -133,6 +135,7 @@ job_free(Job *job)
     Py_XDECREF(job->context);
     Py_XDECREF(job->future);
     Py_XDECREF(job->delivery);
+    Py_XDECREF((PyObject *)job->owner);
     Py_XDECREF(job->loop);
     PyObject *type = job->type;
     free(job);
@@ -229,7 +232,14 @@ job_serve(Job *job)
     }
     else {
         PyObject *error = NULL;
-        PyObject *result = job_call(job, &error);
+        PyObject *result = NULL;
+        if (job->owner != NULL && sc_owner_is_late(job->owner)) {
+            sc_owner_raise(job->owner, SC_VERDICT_LATE, NULL, NULL);
+            error = sc_error_take();
+        }
+        else {
+            result = job_call(job, &error);
+        }
         if (error != NULL) {
             error = job_error(job, error);
         }
@@ -310,6 +320,7 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
     for (Py_ssize_t i = 0; i < count; i++) {
         job->args[i] = Py_NewRef(args[i + 1]);
     }
+    job->owner = sc_owner_current(st, NULL);
     if (job->context == NULL) {
         job->context = PyContext_CopyCurrent();
     }

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/loop_run.h"
 #include "core/module.h"
+#include "core/producer_garbage.h"
 #include "core/task.h"
 #include "core/task_list.h"
 
@@ -352,6 +353,7 @@ static PyMethodDef loop_methods[] = {
      NULL},
     {"_release", SC_METHOD(loop_release_method), METH_NOARGS, NULL},
     {"_refuse_calls", SC_METHOD(loop_refuse_calls), METH_NOARGS, NULL},
+    {"_stream_tasks", SC_METHOD(sc_producer_tasks), METH_NOARGS, NULL},
     {"_share_task", SC_METHOD(loop_share_task), METH_O, NULL},
     {"_is_mine", SC_METHOD(loop_is_mine_method), METH_NOARGS, NULL},
     FAST("_add_reader", sc_loop_add_reader, NULL),

@@ -26,6 +26,7 @@
 #include "core/timers.h"
 
 struct ScCall;
+struct ScProducer;
 
 /* What an op in the inbox asks for. */
 enum {
@@ -47,8 +48,9 @@ typedef struct {
 typedef struct {
     PyObject *reader; /* handles; NULL: none */
     PyObject *writer;
-    PyObject *fileobj; /* what it was given as, where that is no int */
-    uint32_t events;   /* what epoll watches it for */
+    PyObject *fileobj;       /* what it was given as, where that is no int */
+    uint32_t events;         /* what epoll watches it for */
+    struct ScCall *watching; /* borrowed: its watch is a client's (watch.h) */
 } ScIo;
 
 typedef struct ScLoop {
@@ -60,9 +62,14 @@ typedef struct ScLoop {
     ScTimers timers;
     ScIo *io;
     size_t io_room;
-    struct ScCall *finished;  /* calls whose tasks have just ended */
+    struct ScCall *finished;     /* calls whose tasks have just ended */
+    struct ScCall *watch_wanted; /* calls that want a watch (watch.h) */
+    /* Begun, and not over; borrowed; in the critical section. */
+    struct ScProducer *unfinished;
     PyObject *asyncgen_first; /* the hooks while it runs; made when needed */
     PyObject *asyncgen_final;
+    PyObject *held_task; /* 3.14+, borrowed from the marks of a loop that its
+                            thread drives meanwhile: what runs in it */
     PyObject *task_factory; /* NULL: none */
     PyInterpreterState *interp;
     ScSignalWait signals; /* a plain loop's, while the main thread runs it */
@@ -150,6 +157,8 @@ PyObject *sc_loop_remove_writer(ScLoop *self, PyObject *fileobj);
 /* An event on `fd`: queue the handles it concerns.  0, or -1 without memory.
  * On the owner. */
 int sc_loop_io_event(ScLoop *self, int fd, uint32_t events);
+/* On the owner: the descriptor is a call's watch; or, NULL, no longer. */
+int sc_loop_io_watch(ScLoop *self, int fd, struct ScCall *call);
 
 int sc_loop_io_traverse(ScLoop *self, visitproc visit, void *arg);
 void sc_loop_io_clear(ScLoop *self);

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "core/call.h"
 #include "core/clock.h"
+#include "core/watch.h"
 
 /* As the selectors module has it: an int, or int(object.fileno()).  -1 with
  * ValueError set where it is neither. */
@@ -243,11 +245,26 @@ push_once(ScLoop *self, PyObject *handle)
 }
 
 int
+sc_loop_io_watch(ScLoop *self, int fd, ScCall *call)
+{
+    ScIo *io;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    io = entry_of(self, fd);
+    if (io != NULL) {
+        io->watching = call;
+    }
+    Py_END_CRITICAL_SECTION();
+    return io ? 0 : -1;
+}
+
+int
 sc_loop_io_event(ScLoop *self, int fd, uint32_t events)
 {
     PyObject *reader = NULL, *writer = NULL;
+    ScCall *watching = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     if ((size_t)fd < self->io_room) {
+        watching = self->io[fd].watching;
         /* Errors and hang-ups wake both sides: each will meet them. */
         if (events & ~(uint32_t)EPOLLOUT) {
             reader = Py_XNewRef(self->io[fd].reader);
@@ -257,6 +274,9 @@ sc_loop_io_event(ScLoop *self, int fd, uint32_t events)
         }
     }
     Py_END_CRITICAL_SECTION();
+    if (watching != NULL) {
+        sc_watch_event(watching, events);
+    }
     if (push_once(self, reader) < 0) {
         Py_XDECREF(writer);
         return -1;

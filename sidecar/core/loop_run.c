@@ -7,6 +7,7 @@
 #include "core/running_loop.h"
 #include "core/support.h"
 #include "core/task_list.h"
+#include "core/watch.h"
 
 enum { EVENTS = 64 };
 
@@ -86,6 +87,9 @@ sc_loop_enter(ScLoop *self, ScMarks *marks)
         }
     }
     marks->outer = driven_here;
+    if (marks->outer != NULL) {
+        marks->outer->held_task = marks->task;
+    }
     driven_here = self;
     return 0;
 }
@@ -96,6 +100,9 @@ sc_loop_exit(ScLoop *self, ScMarks *marks)
     ScState *st = self->st;
     sc_task_list_share(self);
     driven_here = marks->outer;
+    if (marks->outer != NULL) {
+        marks->outer->held_task = NULL;
+    }
     PyObject *error = sc_error_take();
     if (self->bridged) {
         PyThreadState_Get()->coroutine_origin_tracking_depth =
@@ -289,6 +296,9 @@ sleep_until_event(ScLoop *self)
     int signal_fd = how == SIGNALS_WAIT ? self->st->signal_pipe[0] : -1;
     /* Only now: a signal handler may have scheduled something. */
     int64_t timeout = idle_time(self);
+    if (self->watch_wanted != NULL && timeout != 0) {
+        sc_watch_arm(self);
+    }
     /* Announce, then look: poller.h. */
     atomic_store(&poller->asleep, true);
     if (!sc_inbox_is_empty(&self->drive->inbox)) {

@@ -7,14 +7,16 @@ static int
 module_exec(PyObject *module)
 {
     static int (*const parts[])(PyObject *) = {
-        sc_state_init,          sc_fork_init,      sc_handle_init,
-        sc_loop_init,           sc_task_init,      sc_task_list_init,
-        sc_call_init,           sc_executor_init,  sc_bridge_init,
-        sc_traceback_init,      sc_pool_call_init, sc_lineage_init,
-        sc_producer_init,       sc_stream_init,    sc_scope_init,
-        sc_start_response_init, sc_wsgi_body_init, sc_wsgi_init,
-        sc_greenlet_init,       sc_future_init,    sc_running_loop_init,
-        sc_delivery_init,       sc_capi_init,
+        sc_state_init,          sc_fork_init,         sc_handle_init,
+        sc_loop_init,           sc_task_init,         sc_task_list_init,
+        sc_call_init,           sc_executor_init,     sc_bridge_init,
+        sc_traceback_init,      sc_pool_call_init,    sc_lineage_init,
+        sc_producer_init,       sc_stream_init,       sc_policy_init,
+        sc_request_init,        sc_scope_init,        sc_start_response_init,
+        sc_wsgi_body_init,      sc_wsgi_init,         sc_greenlet_init,
+        sc_future_init,         sc_running_loop_init, sc_delivery_init,
+        sc_asgi_coroutine_init, sc_asgi_channel_init, sc_asgi_init,
+        sc_capi_init,
     };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (parts[i](module) < 0) {

@@ -27,10 +27,15 @@ int sc_future_init(PyObject *module);
 int sc_running_loop_init(PyObject *module);
 int sc_producer_init(PyObject *module);
 int sc_stream_init(PyObject *module);
+int sc_policy_init(PyObject *module);
+int sc_request_init(PyObject *module);
 int sc_scope_init(PyObject *module);
 int sc_start_response_init(PyObject *module);
 int sc_wsgi_body_init(PyObject *module);
 int sc_wsgi_init(PyObject *module);
+int sc_asgi_init(PyObject *module);
+int sc_asgi_channel_init(PyObject *module);
+int sc_asgi_coroutine_init(PyObject *module);
 int sc_capi_init(PyObject *module);
 
 #endif

@@ -176,15 +176,7 @@ send(PoolCall *self, PyObject **value)
 static PySendResult
 call_am_send(PyObject *self, PyObject *Py_UNUSED(none), PyObject **value)
 {
-    switch (send((PoolCall *)self, value)) {
-    case SC_AWAIT_RETURN:
-        return PYGEN_RETURN;
-    case SC_AWAIT_YIELD:
-        return PYGEN_NEXT;
-    case SC_AWAIT_ERROR:
-        break;
-    }
-    return PYGEN_ERROR;
+    return sc_await_sent(send((PoolCall *)self, value), value);
 }
 #endif
 
@@ -192,8 +184,7 @@ static PyObject *
 call_send(PoolCall *self, PyObject *Py_UNUSED(none))
 {
     PyObject *value;
-    ScAwaitResult result = send(self, &value);
-    return result == SC_AWAIT_ERROR ? NULL : sc_await_tell(result, value);
+    return sc_await_tell(send(self, &value), &value);
 }
 
 static PyObject *
@@ -223,7 +214,7 @@ call_throw(PoolCall *self, PyObject *const *args, Py_ssize_t nargs)
         write_back(self);
         end(self);
     }
-    return result == SC_AWAIT_ERROR ? NULL : sc_await_tell(result, value);
+    return sc_await_tell(result, &value);
 }
 
 /* As a coroutine's: GeneratorExit where it waits. */

@@ -61,7 +61,19 @@
     X(ag_frame)                           \
     X(wait)                               \
     X(wake)                               \
-    X(timeout)
+    X(timeout)                            \
+    X(get_bridge)                         \
+    X(headers)                            \
+    X(client)                             \
+    X(http)                               \
+    X(lifespan)                           \
+    X(more_body)                          \
+    X(receive)                            \
+    X(scope)                              \
+    X(sidecar)                            \
+    X(state)                              \
+    X(type)                               \
+    X(websocket)
 
 /* Types of ours, as st->NAME_type. */
 #define SC_STATE_TYPES(X) \
@@ -74,7 +86,9 @@
     X(lineage)            \
     X(loop)               \
     X(mark)               \
+    X(policy)             \
     X(producer)           \
+    X(producer_sentinel)  \
     X(stream)             \
     X(timer_handle)       \
     X(pool)               \
@@ -83,7 +97,11 @@
     X(wsgi_middleware)    \
     X(wsgi_body)          \
     X(wsgi_sized_body)    \
-    X(start_response)
+    X(start_response)     \
+    X(asgi_middleware)    \
+    X(asgi_coroutine)     \
+    X(asgi_receive)       \
+    X(asgi_send)
 
 /* Imported once, as st->NAME: module, attribute. */
 #define SC_STATE_IMPORTS(X)                                         \
@@ -114,28 +132,48 @@
     X(error_timeout, "sidecar.errors", "CallTimeoutError")          \
     X(error_forked, "sidecar.errors", "ForkedError")                \
     X(error_loop_owned, "sidecar.errors", "LoopOwnedError")         \
-    X(error_no_caller, "sidecar.errors", "NoCallerError")
+    X(error_no_caller, "sidecar.errors", "NoCallerError")           \
+    X(error_deadline, "sidecar.errors", "DeadlineExceeded")         \
+    X(error_disconnected, "sidecar.errors", "ClientDisconnected")
 
 /* Other objects, made by the part that owns them. */
-#define SC_STATE_OBJECTS(X)                                                  \
-    X(request_var)       /* ContextVar: the request in progress (scope.c) */ \
-    X(key_request)       /* "sidecar.request" (wsgi.c) */                    \
-    X(key_request_id)    /* "HTTP_X_REQUEST_ID" (wsgi.c) */                  \
-    X(key_file_wrapper)  /* "wsgi.file_wrapper" (wsgi.c) */                  \
-    X(header_request_id) /* "X-Request-ID" (start_response.c) */             \
-    X(key_running_loop)  /* before 3.12 (running_loop.c) */                  \
-    X(holder_type)       /* likewise */                                      \
-    X(greenlet_hook)     /* how a greenlet waits (greenlet.c) */             \
-    X(default_bridge)    /* this interpreter's own bridge (bridge.c) */      \
-    X(empty_context)     /* for callbacks that need none (task.c) */         \
-    X(lineage_var)       /* ContextVar: whose task this is (lineage.c) */    \
-    X(kw_loop)           /* keyword names of calls to Task (task.c) */       \
-    X(kw_task)                                                               \
-    X(kw_context)                                                            \
-    X(swap_current_task) /* 3.14+: it hangs on the thread (loop_run.c) */    \
-    X(asyncio_threadsafe_handle) /* 3.14+ (handle.c) */                      \
-    X(shared_tasks)              /* 3.14+: weak references (task_list.c) */  \
+#define SC_STATE_OBJECTS(X)                                                 \
+    X(request_var)      /* ContextVar: the request in progress (scope.c) */ \
+    X(key_request)      /* "sidecar.request" (wsgi.c) */                    \
+    X(key_request_id)   /* "HTTP_X_REQUEST_ID" (wsgi.c) */                  \
+    X(default_policy)   /* of requests that come under none (policy.c) */   \
+    X(key_file_wrapper) /* of WSGI's environ (wsgi.c) */                    \
+    X(key_traceparent)                                                      \
+    X(key_tracestate)                                                       \
+    X(key_baggage)                                                          \
+    X(key_remote_addr)                                                      \
+    X(key_gunicorn_socket)                                                  \
+    X(key_werkzeug_socket)                                                  \
+    X(header_request_id) /* "X-Request-ID" (start_response.c) */            \
+    X(asgi_header_name)  /* b"x-request-id" (policy.c) */                     \
+    X(asgi_face)         /* its __call__'s function (asgi.c) */             \
+    X(asgi_start)        /* types of messages (asgi_channel.c) */           \
+    X(asgi_body)                                                            \
+    X(asgi_pathsend)                                                        \
+    X(asgi_disconnect)                                                      \
+    X(asgi_accept)                                                          \
+    X(asgi_denial)                                                          \
+    X(key_running_loop) /* before 3.12 (running_loop.c) */                  \
+    X(holder_type)      /* likewise */                                      \
+    X(greenlet_hook)    /* how a greenlet waits (greenlet.c) */             \
+    X(default_bridge)   /* this interpreter's own bridge (bridge.c) */      \
+    X(empty_context)    /* for callbacks that need none (task.c) */         \
+    X(lineage_var)      /* ContextVar: whose task this is (lineage.c) */    \
+    X(kw_loop)          /* keyword names of calls to Task (task.c) */       \
+    X(kw_task)                                                              \
+    X(kw_context)                                                           \
+    X(swap_current_task)         /* 3.14+: it hangs on the thread           \
+                                    (loop_run.c) */                         \
+    X(asyncio_threadsafe_handle) /* 3.14+ (handle.c) */                     \
+    X(shared_tasks)              /* 3.14+: weak references (task_list.c) */ \
     X(shared_tasks_discard)      /* its method */
+
+enum { SC_REQUEST_COUNTS = 16 };
 
 typedef struct ScState {
 #define X(name) PyObject *str_##name;
@@ -163,6 +201,7 @@ typedef struct ScState {
     atomic_size_t holders_count;
     int holder_pid; /* running_loop.c */
     unsigned holder_generation;
+    atomic_ullong request_counts[SC_REQUEST_COUNTS]; /* request.h */
     bool exiting; /* no bridge is made any more */
 } ScState;
 

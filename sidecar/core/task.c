@@ -3,6 +3,7 @@
 #include "core/lineage.h"
 #include "core/module.h"
 #include "core/task_list.h"
+#include "core/work.h"
 
 /* -- the mark ----------------------------------------------------------- */
 
@@ -10,6 +11,7 @@ typedef struct {
     PyObject_HEAD
     ScLoop *loop;    /* strong; NULL once the task is over */
     unsigned tenure; /* of the loop when the task was made */
+    ScWork work;     /* what it is of a request's, or of nobody's */
 } ScMark;
 
 void
@@ -17,6 +19,7 @@ sc_mark_task_ended(PyObject *mark)
 {
     ScMark *self = (ScMark *)mark;
     ScLoop *loop = self->loop;
+    sc_work_end(&self->work);
     if (loop != NULL) {
         self->loop = NULL;
         sc_task_list_ended(loop, self->tenure);
@@ -33,6 +36,7 @@ mark_traverse(ScMark *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
+    Py_VISIT(self->work.owner);
     return 0;
 }
 
@@ -69,8 +73,21 @@ static PyType_Spec mark_spec = {
     .slots = mark_slots,
 };
 
+/* It ends with the request in whose name it was started.  0, or -1 with an
+ * error set. */
 static int
-mark_task(ScLoop *loop, PyObject *task)
+belong(ScMark *self, PyObject *task, ScOwner *owner)
+{
+    if (owner == NULL) {
+        return 0;
+    }
+    int rc = sc_work_begin(&self->work, owner, SC_WORK_TASK, task);
+    Py_DECREF((PyObject *)owner);
+    return rc < 0 ? -1 : 0;
+}
+
+static int
+mark_task(ScLoop *loop, PyObject *task, PyObject *context)
 {
     ScState *st = loop->st;
     ScMark *mark = PyObject_GC_New(ScMark, st->mark_type);
@@ -79,11 +96,15 @@ mark_task(ScLoop *loop, PyObject *task)
     }
     mark->loop = (ScLoop *)Py_NewRef((PyObject *)loop);
     mark->tenure = sc_task_list_begun(loop, task);
+    mark->work = (ScWork){0};
     atomic_fetch_add_explicit(&loop->drive->tasks, 1, memory_order_relaxed);
     PyObject_GC_Track((PyObject *)mark);
     PyObject *stack[] = {task, (PyObject *)mark, st->empty_context};
-    PyObject *none = PyObject_VectorcallMethod(st->str_add_done_callback,
-                                               stack, 2, st->kw_context);
+    PyObject *none = NULL;
+    if (belong(mark, task, sc_owner_current(st, context)) == 0) {
+        none = PyObject_VectorcallMethod(st->str_add_done_callback, stack, 2,
+                                         st->kw_context);
+    }
     Py_DECREF((PyObject *)mark);
     Py_XDECREF(none);
     return none ? 0 : -1;
@@ -132,18 +153,18 @@ make_by_factory(ScLoop *self, PyObject *const *args, PyObject *kwnames)
 }
 
 /* Among the keyword arguments of create_task(coro, ...). */
-static bool
-has_context(ScState *st, PyObject *const *args, PyObject *kwnames)
+static PyObject *
+context_of(ScState *st, PyObject *const *args, PyObject *kwnames)
 {
     Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
     for (Py_ssize_t i = 0; i < nkw; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         if (name == st->str_context ||
             PyUnicode_Compare(name, st->str_context) == 0) {
-            return args[1 + i] != Py_None;
+            return args[1 + i] != Py_None ? args[1 + i] : NULL;
         }
     }
-    return false;
+    return NULL;
 }
 
 PyObject *
@@ -159,14 +180,15 @@ sc_loop_create_task(ScLoop *self, PyObject *const *args, Py_ssize_t nargs,
     if (sc_loop_check_open(self) < 0) {
         return NULL;
     }
-    if (self->bridged && !has_context(self->st, args, kwnames) &&
-        sc_lineage_mark(self) < 0) {
+    PyObject *context =
+        self->bridged ? context_of(self->st, args, kwnames) : NULL;
+    if (self->bridged && context == NULL && sc_lineage_mark(self) < 0) {
         return NULL;
     }
     PyObject *task = self->task_factory ? make_by_factory(self, args, kwnames)
                                         : make_plain(self, args, kwnames);
     if (task != NULL && self->bridged && !sc_loop_is_dead(self) &&
-        mark_task(self, task) < 0) {
+        mark_task(self, task, context) < 0) {
         Py_CLEAR(task);
     }
     return task;

@@ -240,6 +240,18 @@ static PyMemberDef frameless_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+/* By its name, as functions are pickled. */
+static PyObject *
+frameless_reduce(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    return PyObject_GetAttrString(self, "__qualname__");
+}
+
+static PyMethodDef frameless_methods[] = {
+    {"__reduce__", frameless_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyGetSetDef frameless_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -251,6 +263,7 @@ static PyType_Slot frameless_slots[] = {
     {Py_tp_call, SC_SLOT(PyVectorcall_Call)},
     {Py_tp_descr_get, SC_SLOT(frameless_bind)},
     {Py_tp_repr, SC_SLOT(frameless_repr)},
+    {Py_tp_methods, frameless_methods},
     {Py_tp_members, frameless_members},
     {Py_tp_getset, frameless_getset},
     {Py_tp_traverse, SC_SLOT(frameless_traverse)},

@@ -29,11 +29,37 @@ extern "C" {
  * added goes to its end: see SIDECAR_API_HAS. */
 #define SIDECAR_API_VERSION 1
 
-/* Characters of a request id that Sidecar makes; never more than 128. */
+/* Characters of a request id that Sidecar makes, and of the longest that it
+ * takes over from a trusted sender. */
 #define SIDECAR_REQUEST_ID_LENGTH 36
+#define SIDECAR_REQUEST_ID_LONGEST 128
+
+#define SIDECAR_TRACE_ID_LENGTH 32
 
 /* One request in progress.  Used by one thread at a time. */
 typedef struct Sidecar_Request Sidecar_Request;
+
+/* Bytes of the server's, valid during the call; `at` NULL: there are none. */
+typedef struct Sidecar_Text {
+    const char *at;
+    size_t length;
+} Sidecar_Text;
+
+/* What a server knows of a request as it arrives.  Begin with all zeros, then
+ * `size`, the rest as far as it is known.  Headers are values as they came;
+ * the lines of one that came several times are joined by commas. */
+typedef struct Sidecar_Arrival {
+    size_t size;       /* sizeof(Sidecar_Arrival) */
+    PyObject *policy;  /* a sidecar.Policy; NULL: the default */
+    Sidecar_Text peer; /* the client's address */
+    Sidecar_Text request_id;
+    Sidecar_Text traceparent;
+    Sidecar_Text tracestate;
+    Sidecar_Text baggage;
+    Sidecar_Text deadline; /* the policy's deadline_header */
+    int connection;        /* the client's descriptor, if has_connection */
+    int has_connection;
+} Sidecar_Arrival;
 
 typedef struct Sidecar_API {
     /* sizeof(Sidecar_API) and SIDECAR_API_VERSION of the Sidecar at hand. */
@@ -71,6 +97,23 @@ typedef struct Sidecar_API {
     /* Its sidecar.Request, for environ["sidecar.request"]: a new reference.
      * Attached.  Cannot fail. */
     PyObject *(*request_object)(Sidecar_Request *request);
+
+    /* As request_begin, with what the server knows.  Nothing that a client
+     * sends is an error.  Attached.  NULL with a Python error set. */
+    Sidecar_Request *(*request_arrive)(const struct Sidecar_API *api,
+                                       const Sidecar_Arrival *arrival);
+
+    /* The id of its trace, terminated; valid until request_end.  Attached. */
+    const char *(*request_trace_id)(Sidecar_Request *request);
+
+    /* Whether its client has gone: nothing needs to be written any more.
+     * Attached or not. */
+    int (*request_is_left)(Sidecar_Request *request);
+
+    /* An application whose requests the server makes, guarded: what a request
+     * that is late or left raises does not reach the server.  A new
+     * reference, or NULL with a Python error set.  Attached. */
+    PyObject *(*guard)(const struct Sidecar_API *api, PyObject *application);
 } Sidecar_API;
 
 /* Whether the Sidecar at hand has a function that this header names. */
@@ -87,8 +130,7 @@ Sidecar_Import(void)
     if (api == NULL) {
         return NULL;
     }
-    if (api->version != SIDECAR_API_VERSION ||
-        !SIDECAR_API_HAS(api, request_object)) {
+    if (api->version != SIDECAR_API_VERSION || !SIDECAR_API_HAS(api, guard)) {
         PyErr_Format(PyExc_ImportError,
                      "built for version %d of Sidecar's C interface (%zu "
                      "bytes); the installed Sidecar has version %d (%zu "

@@ -3,7 +3,7 @@
  * Callers finish while others wait, some may not drive others' work, some
  * give their call up, tasks are left behind, calls send their threads on
  * errands.  Every call ends, every errand is run or refused, no two threads
- * own the loop at once (model.c), and at the end nothing is left.  */
+ * own the loop at once (model_loop.c), and at the end nothing is left.  */
 #include <string.h>
 
 #include "model.h"

@@ -18,8 +18,7 @@ test_a_free_loop_is_taken_and_left(void)
     sc_drive_complete(&drive, &waiter);
     CHECK_EQ(atomic_load(&drive.calls), 0);
     sc_drive_leave(&drive, false, SC_NEVER);
-    CHECK_EQ(OWNER(&drive), 0);
-    sc_drive_fini(&drive);
+    close_idle(&drive);
 }
 
 static void
@@ -27,16 +26,11 @@ test_hand_over_goes_to_the_oldest(void)
 {
     ScDrive drive;
     CHECK_EQ(sc_drive_init(&drive), 0);
-    ScWaiter first = waiter_of(FIRST, false),
-             second = waiter_of(SECOND, false),
-             third = waiter_of(THIRD, false);
-    CHECK(sc_drive_enter(&drive, &first));
-    CHECK(!sc_drive_enter(&drive, &second));
-    CHECK(!sc_drive_enter(&drive, &third));
+    ScWaiter first, second, third;
+    enter_all(&drive, &first, &second, &third);
     CHECK_EQ(atomic_load(&drive.eligible), 2);
     CHECK_EQ(sc_drive_wait(&second, 0, -1), SC_PARK_TIMEOUT);
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &first);
     CHECK_EQ(OWNER(&drive), SECOND);
     CHECK_EQ(word(&second), SC_PROMOTED);
     CHECK_EQ(word(&third), SC_WAITING);
@@ -46,12 +40,8 @@ test_hand_over_goes_to_the_oldest(void)
     CHECK_EQ(word(&second), SC_PROMOTED);
     sc_drive_leave(&drive, true, 5);
     CHECK_EQ(OWNER(&drive), THIRD);
-    sc_drive_complete(&drive, &third);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    CHECK_EQ(OWNER(&drive), 0);
-    CHECK_EQ(atomic_load(&drive.eligible), 0);
-    CHECK_EQ(atomic_load(&drive.calls), 0);
-    sc_drive_fini(&drive);
+    end_call(&drive, &third);
+    close_idle(&drive);
 }
 
 static void
@@ -59,23 +49,17 @@ test_an_owner_ends_a_waiters_call(void)
 {
     ScDrive drive;
     CHECK_EQ(sc_drive_init(&drive), 0);
-    ScWaiter first = waiter_of(FIRST, false),
-             second = waiter_of(SECOND, false),
-             third = waiter_of(THIRD, false);
-    CHECK(sc_drive_enter(&drive, &first));
-    CHECK(!sc_drive_enter(&drive, &second));
-    CHECK(!sc_drive_enter(&drive, &third));
+    ScWaiter first, second, third;
+    enter_all(&drive, &first, &second, &third);
     sc_drive_complete(&drive, &second);
     CHECK_EQ(word(&second), SC_DONE);
     CHECK_EQ(atomic_load(&drive.calls), 2);
     CHECK(!sc_drive_withdraw(&drive, &second));
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &first);
     CHECK_EQ(word(&second), SC_DONE);
     CHECK_EQ(OWNER(&drive), THIRD);
-    sc_drive_complete(&drive, &third);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    sc_drive_fini(&drive);
+    end_call(&drive, &third);
+    close_idle(&drive);
 }
 
 static void
@@ -83,12 +67,8 @@ test_withdrawing(void)
 {
     ScDrive drive;
     CHECK_EQ(sc_drive_init(&drive), 0);
-    ScWaiter first = waiter_of(FIRST, false),
-             second = waiter_of(SECOND, false),
-             third = waiter_of(THIRD, false);
-    CHECK(sc_drive_enter(&drive, &first));
-    CHECK(!sc_drive_enter(&drive, &second));
-    CHECK(!sc_drive_enter(&drive, &third));
+    ScWaiter first, second, third;
+    enter_all(&drive, &first, &second, &third);
     /* From the queue. */
     CHECK(!sc_drive_withdraw(&drive, &second));
     CHECK(!sc_drive_withdraw(&drive, &second));
@@ -98,15 +78,14 @@ test_withdrawing(void)
     sc_drive_complete(&drive, &second);
     CHECK_EQ(word(&second), SC_WAITING);
     /* Promoted in the meantime: it must give the loop on. */
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &first);
     CHECK(sc_drive_withdraw(&drive, &third));
     CHECK_EQ(OWNER(&drive), THIRD);
     sc_drive_leave(&drive, false, SC_NEVER);
     CHECK_EQ(OWNER(&drive), 0);
     CHECK_EQ(atomic_load(&drive.calls), 1);
     sc_drive_complete(&drive, &third);
-    sc_drive_fini(&drive);
+    close_idle(&drive);
 }
 
 static void
@@ -133,10 +112,8 @@ test_a_restricted_caller_drives_alone(void)
     CHECK_EQ(OWNER(&drive), MAIN);
     CHECK_EQ(word(&main_waiter), SC_PROMOTED);
     CHECK(!drive.owner_restricted);
-    sc_drive_complete(&drive, &main_waiter);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    CHECK_EQ(atomic_load(&drive.calls), 0);
-    sc_drive_fini(&drive);
+    end_call(&drive, &main_waiter);
+    close_idle(&drive);
 }
 
 static void
@@ -152,14 +129,12 @@ test_a_restricted_caller_is_passed_over(void)
     CHECK(!sc_drive_must_yield(&drive, true));
     CHECK(!sc_drive_enter(&drive, &second));
     CHECK(sc_drive_must_yield(&drive, true));
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &first);
     CHECK_EQ(OWNER(&drive), SECOND);
     sc_drive_complete(&drive, &main_waiter);
     CHECK_EQ(word(&main_waiter), SC_DONE);
-    sc_drive_complete(&drive, &second);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    sc_drive_fini(&drive);
+    end_call(&drive, &second);
+    close_idle(&drive);
 }
 
 static void
@@ -176,9 +151,8 @@ test_a_restricted_caller_keeps_off_others_tasks(void)
     atomic_store(&drive.tasks, 0);
     main_waiter = waiter_of(MAIN, true);
     CHECK(sc_drive_enter(&drive, &main_waiter));
-    sc_drive_complete(&drive, &main_waiter);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    sc_drive_fini(&drive);
+    end_call(&drive, &main_waiter);
+    close_idle(&drive);
 }
 
 static void
@@ -197,8 +171,7 @@ test_refusing(void)
     CHECK_EQ(atomic_load(&drive.calls), 2);
     CHECK(!sc_drive_reclaim(&drive, SC_NEVER));
     /* Those that were taken go on. */
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &first);
     CHECK_EQ(OWNER(&drive), SECOND);
     sc_drive_complete(&drive, &second);
     /* Its call is over, but it has not left. */
@@ -208,7 +181,7 @@ test_refusing(void)
     CHECK(sc_drive_reclaim(&drive, SC_NEVER));
     CHECK_EQ(OWNER(&drive), 0);
     CHECK(!sc_drive_enter(&drive, &late));
-    sc_drive_fini(&drive);
+    close_idle(&drive);
 }
 
 int

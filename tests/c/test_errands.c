@@ -39,13 +39,11 @@ test_an_owner_steps_out_and_in(void)
     CHECK_EQ(word(&first), SC_WAITING);
     CHECK(!first.away && first.queued);
     CHECK_EQ(atomic_load(&drive.eligible), 1);
-    sc_drive_complete(&drive, &second);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &second);
     CHECK_EQ(OWNER(&drive), FIRST);
     CHECK_EQ(word(&first), SC_PROMOTED);
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    sc_drive_fini(&drive);
+    end_call(&drive, &first);
+    close_idle(&drive);
 }
 
 static void
@@ -54,12 +52,8 @@ test_a_waiter_is_summoned(void)
     ScDrive drive;
     CHECK_EQ(sc_drive_init(&drive), 0);
     ScInbox errands = {NULL};
-    ScWaiter first = waiter_of(FIRST, false),
-             second = waiter_of(SECOND, false),
-             third = waiter_of(THIRD, false);
-    CHECK(sc_drive_enter(&drive, &first));
-    CHECK(!sc_drive_enter(&drive, &second));
-    CHECK(!sc_drive_enter(&drive, &third));
+    ScWaiter first, second, third;
+    enter_all(&drive, &first, &second, &third);
     push(&errands);
     CHECK(sc_drive_summon(&drive, &second));
     CHECK_EQ(word(&second), SC_SUMMONED);
@@ -70,8 +64,7 @@ test_a_waiter_is_summoned(void)
     CHECK(sc_drive_summon(&drive, &second));
     CHECK_EQ(word(&second), SC_SUMMONED);
     /* And it is nobody's heir. */
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &first);
     CHECK_EQ(OWNER(&drive), THIRD);
     /* It comes back past the last errand only. */
     CHECK_EQ(sc_drive_step_in(&drive, &second, &errands), SC_SUMMONED);
@@ -81,8 +74,7 @@ test_a_waiter_is_summoned(void)
     CHECK(!second.away && second.queued);
     /* Summoned once more, it returns to a free loop. */
     CHECK(sc_drive_summon(&drive, &second));
-    sc_drive_complete(&drive, &third);
-    sc_drive_leave(&drive, false, SC_NEVER);
+    end_call(&drive, &third);
     CHECK_EQ(OWNER(&drive), 0);
     CHECK_EQ(sc_drive_step_in(&drive, &second, &errands), SC_PROMOTED);
     CHECK_EQ(OWNER(&drive), SECOND);
@@ -90,10 +82,8 @@ test_a_waiter_is_summoned(void)
     CHECK(sc_drive_summon(&drive, &second));
     CHECK_EQ(word(&second), SC_PROMOTED);
     CHECK(!second.away);
-    sc_drive_complete(&drive, &second);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    CHECK_EQ(atomic_load(&drive.calls), 0);
-    sc_drive_fini(&drive);
+    end_call(&drive, &second);
+    close_idle(&drive);
 }
 
 static void
@@ -117,10 +107,8 @@ test_a_call_ends_while_its_thread_is_away(void)
     CHECK_EQ(sc_drive_step_in(&drive, &first, &errands), SC_DONE);
     CHECK_EQ(OWNER(&drive), SECOND);
     CHECK(!first.queued);
-    sc_drive_complete(&drive, &second);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    CHECK_EQ(OWNER(&drive), 0);
-    sc_drive_fini(&drive);
+    end_call(&drive, &second);
+    close_idle(&drive);
 }
 
 static void
@@ -128,12 +116,8 @@ test_no_errand_reaches_who_gave_up(void)
 {
     ScDrive drive;
     CHECK_EQ(sc_drive_init(&drive), 0);
-    ScWaiter first = waiter_of(FIRST, false),
-             second = waiter_of(SECOND, false),
-             third = waiter_of(THIRD, false);
-    CHECK(sc_drive_enter(&drive, &first));
-    CHECK(!sc_drive_enter(&drive, &second));
-    CHECK(!sc_drive_enter(&drive, &third));
+    ScWaiter first, second, third;
+    enter_all(&drive, &first, &second, &third);
     /* From the queue, and on an errand. */
     CHECK(!sc_drive_withdraw(&drive, &second));
     CHECK(!sc_drive_summon(&drive, &second));
@@ -143,11 +127,8 @@ test_no_errand_reaches_who_gave_up(void)
     CHECK(!sc_drive_summon(&drive, &third));
     sc_drive_complete(&drive, &second);
     sc_drive_complete(&drive, &third);
-    sc_drive_complete(&drive, &first);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    CHECK_EQ(OWNER(&drive), 0);
-    CHECK_EQ(atomic_load(&drive.calls), 0);
-    sc_drive_fini(&drive);
+    end_call(&drive, &first);
+    close_idle(&drive);
 }
 
 static void
@@ -184,9 +165,8 @@ test_a_restricted_caller_comes_back(void)
     CHECK(!drive.owner_restricted);
     sc_drive_complete(&drive, &first);
     CHECK_EQ(sc_drive_step_in(&drive, &first, &errands), SC_DONE);
-    sc_drive_complete(&drive, &main_waiter);
-    sc_drive_leave(&drive, false, SC_NEVER);
-    sc_drive_fini(&drive);
+    end_call(&drive, &main_waiter);
+    close_idle(&drive);
 }
 
 /* The queue against an array, with many waiters and random leavers, some of

@@ -20,6 +20,37 @@ waiter_of(uintptr_t thread, bool restricted)
     return waiter;
 }
 
+/* The first owns the loop, the others wait, in that order. */
+static inline void
+enter_all(ScDrive *drive, ScWaiter *first, ScWaiter *second, ScWaiter *third)
+{
+    *first = waiter_of(FIRST, false);
+    *second = waiter_of(SECOND, false);
+    *third = waiter_of(THIRD, false);
+    CHECK(sc_drive_enter(drive, first));
+    CHECK(!sc_drive_enter(drive, second));
+    CHECK(!sc_drive_enter(drive, third));
+}
+
+/* The owner's call is over, and it leaves; nothing is due. */
+static inline void
+end_call(ScDrive *drive, ScWaiter *owner)
+{
+    sc_drive_complete(drive, owner);
+    sc_drive_leave(drive, false, SC_NEVER);
+}
+
+/* Nobody is left. */
+static inline void
+close_idle(ScDrive *drive)
+{
+    CHECK_EQ(atomic_load(&drive->owner), 0);
+    CHECK_EQ(atomic_load(&drive->calls), 0);
+    CHECK_EQ(atomic_load(&drive->eligible), 0);
+    CHECK(drive->oldest == NULL && drive->newest == NULL);
+    sc_drive_fini(drive);
+}
+
 static inline int
 word(ScWaiter *waiter)
 {

@@ -49,9 +49,6 @@ class StreamStorm:
         self.switch_interval = rng.choice((1e-6, 1e-5, 1e-4))
         self.rngs = [random.Random(rng.random()) for _ in range(self.consumers + 3)]
         self.lock = threading.Lock()
-        # Not both at once: where the collector has found a task, no list of tasks has it until its finalizer
-        # has run, and a shutdown that looks just then would not wait for it.
-        self.collecting = threading.Lock()
         self.bridge = self.fresh()
         self.hasty = sidecar.Sidecar(name="hasty", timeout=0.002, cleanup_timeout=30)
         self.ways = (self.to_the_end, self.leave, self.close, self.talk, self.litters, self.cut_short)
@@ -191,8 +188,7 @@ class StreamStorm:
                 continue
             del holder
             if rng.random() < 0.1:
-                with self.collecting:
-                    gc.collect()
+                gc.collect()
 
     def cancel(self) -> None:
         rng = self.rngs[self.consumers + 1]
@@ -213,9 +209,7 @@ class StreamStorm:
         while not self.is_over():
             time.sleep(rng.uniform(0.1, 0.6))  # no wait for anything: how long a bridge lives
             old, self.bridge = self.bridge, self.fresh()
-            with self.collecting:
-                clean = old.shutdown()
-            if not clean:
+            if not old.shutdown():
                 self.ledger.report("a shutdown that left something behind")
             self.shutdowns += 1
 

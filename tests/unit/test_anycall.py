@@ -8,9 +8,12 @@ import contextvars
 import functools
 import logging
 import math
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +21,11 @@ from harness import wait_for
 from lands import HAS_TRIO, LONG, Gate, Land, every_land
 
 import sidecar
-from sidecar.anycall import CallAnyTimeout, call_any
+from sidecar.anycall import CallAnyTimeout, bridged, call_any, call_map, parallel_map
 
 SOON = 0.05
+# A time-out that strikes while the function runs: by then it must have got its thread, on a busy machine too.
+RUNS = 0.5
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="unset")
 
@@ -99,6 +104,17 @@ def test_a_time_out_of_a_call_inside_is_no_time_out_of_this_one(land: Land) -> N
     assert not isinstance(caught.value, CallAnyTimeout)
 
 
+def test_nor_is_one_of_an_inner_call_any() -> None:
+    """All of its frames are ours, and not shown."""
+
+    @bridged(timeout=SOON)
+    async def inner() -> None:
+        await asyncio.sleep(LONG)
+
+    with pytest.raises(CallAnyTimeout, match="^Function inner timed out after 0.05s$"):
+        call_any(inner.async_, timeout=LONG)
+
+
 def test_any_exception_of_a_thread_reaches_sync_code() -> None:
     with pytest.raises(StopIteration):
         call_any(next, iter(()), force_offload=True)
@@ -109,6 +125,108 @@ def test_any_exception_of_a_thread_reaches_sync_code() -> None:
     with pytest.raises(SystemExit):
         call_any(leave, force_offload=True)
     assert call_any(async_echo) == ((), {})  # the bridge lives on
+
+
+# -- tracebacks -----------------------------------------------------------------
+
+PACKAGE = str(Path(sidecar.__file__).parent)
+
+
+def sync_fail() -> None:
+    raise KeyError("as it is")
+
+
+async def async_fail() -> None:
+    sync_fail()
+
+
+CALLS: dict[str, Callable[[Callable[..., Any]], Any]] = {
+    "call_any": call_any,
+    "with a time-out": lambda func: call_any(func, timeout=LONG),
+    "offloaded": lambda func: call_any(func, force_offload=True),
+    "with an executor": lambda func: call_any(func, executor=sidecar.get_bridge().get_loop()._default_executor),
+    "call_map": lambda func: call_map([func]),
+    "parallel_map": lambda func: parallel_map([(func, (), {}, LONG)]),
+    "bridged": lambda func: bridged(func)(),
+    "bridged with a time-out": lambda func: bridged(timeout=LONG)(func)(),
+}
+
+
+def frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__))
+
+
+def ours(error: BaseException | None) -> list[str]:
+    """The frames of ours in its traceback, and in those of its causes."""
+    names = []
+    while error is not None:
+        names += [frame.name for frame in frames(error) if frame.filename.startswith(PACKAGE)]
+        error = error.__cause__ or error.__context__
+    return names
+
+
+def allowed(land: Land) -> list[list[str]]:
+    """Before 3.11 a frame that raises again is always added: in async code one is left."""
+    return [[], ["_unseen"]] if sys.version_info < (3, 11) and land.name != "sync" else [[]]
+
+
+@every_land()
+@pytest.mark.parametrize("func", [sync_fail, async_fail], ids=["sync", "async"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_the_users_frames_and_none_of_ours(
+    land: Land, func: Callable[..., Any], call: Callable[..., Any]
+) -> None:
+    with pytest.raises(KeyError) as caught:
+        land.run(lambda: call(func))
+    names = [frame.name for frame in frames(caught.value)]
+    assert names[0] == "test_the_users_frames_and_none_of_ours" and names[-1] == "sync_fail"
+    assert ("async_fail" in names) == (func is async_fail)
+    assert ours(caught.value) in allowed(land)
+
+
+@pytest.mark.parametrize("func", [sync_fail, async_fail], ids=["sync", "async"])
+def test_neither_of_a_faces(func: Callable[..., Any]) -> None:
+    face = bridged(func)
+    with pytest.raises(KeyError) as caught:
+        face.sync()
+    assert ours(caught.value) == []
+    with pytest.raises(KeyError) as caught:
+        asyncio.run(face.async_())
+    before_3_11 = [[], ["async_"], ["async_", "_unseen"]]
+    assert ours(caught.value) in (before_3_11 if sys.version_info < (3, 11) else [[]])
+
+
+@every_land()
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_nor_of_a_time_outs_and_its_causes(land: Land, kind: str) -> None:
+    async def slow() -> None:
+        await land.sleep(LONG)
+
+    with Gate() as gate:
+        with pytest.raises(CallAnyTimeout) as caught:
+            land.run(lambda: call_any(gate.block if kind == "sync" else slow, timeout=0.01))
+    assert ours(caught.value) in allowed(land)
+
+
+@every_land()
+def test_nor_of_what_is_returned_or_logged(land: Land, caplog: pytest.LogCaptureFixture) -> None:
+    calls: Any = [(sync_fail, (), {}, None), (async_fail, (), {}, None)]
+    found = land.run(lambda: parallel_map(calls, return_exceptions=True))
+    # Set aside there, not raised again.
+    assert [ours(error) in allowed(land) for error in found] == [True, True]
+    with Gate(error=KeyError("too late to tell")) as gate:
+        with pytest.raises(CallAnyTimeout):
+            land.run(lambda: call_any(gate.block, timeout=RUNS))
+    wait_for(lambda: caplog.records, "the failure in the log")
+    assert caplog.records[0].exc_info is not None
+    assert ours(caplog.records[0].exc_info[1]) == []
+
+
+def test_refusals_too() -> None:
+    for refused in (lambda: call_any(len, (), timeout=-1), lambda: parallel_map([(len, (), {}, -1)])):
+        with pytest.raises(ValueError) as caught:
+            refused()
+        assert ours(caught.value) == []
 
 
 # -- where it runs ------------------------------------------------------------
@@ -165,7 +283,7 @@ def test_executor_is_not_used_where_nothing_is_offloaded(executor: concurrent.fu
 
 PROCESSES = """
     import asyncio, concurrent.futures, multiprocessing, os, sys, time
-    from sidecar.anycall import CallAnyTimeout, call_any
+    from sidecar.anycall import CallAnyTimeout, bridged, call_any, call_map, parallel_map
 
     async def main(processes):
         try:
@@ -245,8 +363,8 @@ def is_every_time_out(error: BaseException) -> bool:
 def test_a_sync_function_that_is_late_goes_on_alone(land: Land) -> None:
     with Gate() as gate:
         with pytest.raises(CallAnyTimeout) as caught:
-            land.run(lambda: call_any(gate.block, timeout=SOON))
-        assert str(caught.value) == "Function block timed out after 0.05s"
+            land.run(lambda: call_any(gate.block, timeout=RUNS))
+        assert str(caught.value) == "Function block timed out after 0.5s"
         assert is_every_time_out(caught.value)
         assert gate.running.is_set() and not gate.over.is_set()
 
@@ -321,7 +439,7 @@ def test_failure_of_a_function_that_was_left_alone_is_logged(
 ) -> None:
     with Gate(error=KeyError("too late to tell")) as gate:
         with pytest.raises(CallAnyTimeout):
-            land.run(lambda: call_any(gate.block, timeout=SOON))
+            land.run(lambda: call_any(gate.block, timeout=RUNS))
         assert not caplog.records
         gate.released.set()
         wait_for(lambda: caplog.records, "the failure in the log")

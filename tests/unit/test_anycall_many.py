@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -352,6 +353,18 @@ def test_call_map_in_sync_code_goes_one_by_one_right_here() -> None:
     assert call_map([first, second, third], key="a") == ["first a", "second a", "third a"]
     assert [name for name, _ in seen] == ["first", "second", "third"]
     assert seen[0][1] == seen[2][1] == threading.get_ident()
+
+
+def test_one_that_is_never_awaited_is_named() -> None:
+    async def main() -> None:
+        with pytest.warns(RuntimeWarning, match="coroutine 'dive' was never awaited"):
+            call_any(dive, 1, {})
+            gc.collect()
+        with pytest.warns(RuntimeWarning, match="coroutine 'parallel_map' was never awaited"):
+            parallel_map([(dive, (1, {}), {}, None)])
+            gc.collect()
+
+    asyncio.run(main())
 
 
 @every_land(but="sync")

@@ -169,16 +169,19 @@ def test_a_future_that_raises_takes_nothing_from_the_others(
     unraisable: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     loop = AwkwardLoop()
-    ended = threading.Event()
+    go = threading.Event()
     tasks: list[asyncio.Future[Any]] = []
+
+    def double_when_told(number: int) -> int:
+        assert go.wait(LONG)
+        return number * 2
 
     async def main() -> None:
         for number in range(5):
             loop.error = error if number == 0 else None
-            tasks.append(asyncio.ensure_future(sidecar.to_async(double, bridge=bridge)(number)))
+            tasks.append(asyncio.ensure_future(sidecar.to_async(double_when_told, bridge=bridge)(number)))
             await asyncio.sleep(0)
-        tasks.append(asyncio.ensure_future(sidecar.to_async(ended.set, bridge=bridge)()))
-        await asyncio.sleep(0)
+        go.set()
         await asyncio.wait(tasks)
 
     try:
@@ -190,7 +193,7 @@ def test_a_future_that_raises_takes_nothing_from_the_others(
                 loop.run_until_complete(main())
             loop.run_until_complete(asyncio.wait(tasks))
             assert not unraisable
-        assert [task.result() for task in tasks[:5]] == [0, 2, 4, 6, 8]
+        assert [task.result() for task in tasks] == [0, 2, 4, 6, 8]
     finally:
         loop.close()
 

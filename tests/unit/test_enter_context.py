@@ -147,6 +147,19 @@ def test_its_own_tasks_go_with_it() -> None:
     assert ended == ["beat", "client"]
 
 
+def test_inside_a_coroutine_of_another_bridge() -> None:
+    """It holds up that one's loop, and no more."""
+    order: list[str] = []
+    with sidecar.Sidecar() as bridge:
+
+        async def inside() -> str:
+            return bridge.enter_context(Ordered("a", order))
+
+        assert sidecar.run_sync(inside()) == "a"
+        assert asyncio.run(inside()) == "a"
+    assert order == ["a", "a"]
+
+
 def test_does_not_keep_its_bridge() -> None:
     order: list[str] = []
     bridge = sidecar.Sidecar()
@@ -218,7 +231,7 @@ def test_inside_a_coroutine_of_the_bridge() -> None:
     with sidecar.Sidecar() as bridge:
 
         async def inside() -> None:
-            with pytest.raises(sidecar.DeadlockError, match=r"run_sync\(enter_context\)"):
+            with pytest.raises(sidecar.DeadlockError, match=r"^enter_context\(.*Ordered.*use `async with`.*\[SC0001\]"):
                 bridge.enter_context(Ordered("a", order))
 
         bridge.run_sync(inside())

@@ -12,26 +12,7 @@ import weakref
 
 import pytest
 from harness import wait_for
-
-import sidecar
-
-
-@pytest.fixture
-def bridge():
-    made = sidecar.Sidecar(name="streams", workers=2)
-    yield made
-    assert made.shutdown()
-
-
-def in_thread(function, *args):
-    with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        return executor.submit(function, *args).result()
-
-
-@pytest.fixture(params=["main", "thread"])
-def where(request):
-    """The same from the main thread, which drives its own calls only, and from any other."""
-    return (lambda function, *args: function(*args)) if request.param == "main" else in_thread
+from streaming import in_thread
 
 
 class Source:

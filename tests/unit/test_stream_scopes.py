@@ -10,44 +10,11 @@ import threading
 
 import pytest
 from harness import wait_for
+from streaming import count, count_slowly, in_thread, open_count
 
 import sidecar
 
 var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
-
-
-@pytest.fixture
-def bridge():
-    made = sidecar.Sidecar(name="streams", workers=2)
-    yield made
-    assert made.shutdown()
-
-
-def in_thread(function, *args):
-    with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        return executor.submit(function, *args).result()
-
-
-@pytest.fixture(params=["main", "thread"])
-def where(request):
-    """The same from the main thread, which drives its own calls only, and from any other."""
-    return (lambda function, *args: function(*args)) if request.param == "main" else in_thread
-
-
-async def count(to, start=0):
-    for number in range(start, to):
-        yield number
-
-
-async def count_slowly(to):
-    for number in range(to):
-        await asyncio.sleep(0.001)
-        yield number
-
-
-async def open_count(to):
-    await asyncio.sleep(0)
-    return count(to)
 
 
 class TestContexts:

@@ -1,0 +1,51 @@
+/* ASGI coroutine: an awaitable that passes its steps on to another one.
+ *
+ * What `async def f(...): return await other` is, without a frame: whatever
+ * is sent or thrown in goes to the other, whatever that yields goes out, so
+ * it works under any library that runs coroutines.  Where it has a request,
+ * that is the current one in each step, and in no context after the step: the
+ * server's is left as the application leaves it.
+ *
+ * Attached; like a coroutine it is used by one thread at a time.  */
+#ifndef SIDECAR_MIDDLEWARE_ASGI_COROUTINE_H
+#define SIDECAR_MIDDLEWARE_ASGI_COROUTINE_H
+
+#include "core/state.h"
+#include "middleware/scope.h"
+
+typedef struct ScAsgiCoroutine ScAsgiCoroutine;
+
+/* What one kind of them is for.  Each function is called once. */
+typedef struct ScAsgiWork {
+    const char *name;
+    /* Before the first step, outside of the request: may set scope.  Cannot
+     * fail.  NULL: nothing to do. */
+    void (*prepare)(ScAsgiCoroutine *self);
+    /* In the first step, in the request: the awaitable that does the work, a
+     * new reference; NULL with an error set.  Not asked where the coroutine
+     * has its `waiting` from the beginning. */
+    PyObject *(*start)(ScAsgiCoroutine *self);
+    /* The other has returned this value.  No error is set before or after.
+     * NULL: nothing to do. */
+    void (*returned)(ScAsgiCoroutine *self, PyObject *value);
+} ScAsgiWork;
+
+struct ScAsgiCoroutine {
+    PyObject_HEAD
+    ScState *st; /* The type holds the module, and so the state. */
+    const ScAsgiWork *work;
+    ScScope scope;     /* context is NULL; empty: none, or over */
+    PyObject *owner;   /* strong; whose work it is */
+    PyObject *args[3]; /* strong or NULL; the work's */
+    PyObject *waiting; /* the other's iterator; NULL: none yet, or over */
+    bool begun;
+    bool running;
+    bool over;
+};
+
+/* A new one, not begun, without args; holds `owner`.  NULL with an error
+ * set. */
+ScAsgiCoroutine *sc_asgi_coroutine_new(ScState *st, const ScAsgiWork *work,
+                                       PyObject *owner);
+
+#endif

@@ -1,0 +1,114 @@
+"""What a request leaves behind: it is cancelled, waited for, and named where it would not end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Union
+
+from sidecar._support import logger, name_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+    from sidecar._core import Request
+    from sidecar._submit import Submitted
+
+    Task = asyncio.Task[Any]
+    Struck = Sequence[Union[Task, Submitted]]
+
+__all__ = ["answer_late", "cancel", "end", "late_text"]
+
+
+def cancel(request: Request, tasks: list[Task], futures: list[Submitted], struck: Struck, bound: float) -> None:
+    """Cancel what the request has begun, from any thread, and each once.
+
+    ``struck`` was cancelled before: a second time would cut its cleanup short. ``bound`` is for ``end()``.
+    """
+    for future in futures:
+        if not future.cancelled():
+            future.cancel()
+    for task in tasks:
+        try:
+            task.get_loop().call_soon_threadsafe(_cancel_task, task, futures, context=contextvars.Context())
+        except RuntimeError:
+            pass  # its loop was closed, and has cancelled all that ran on it
+
+
+def _cancel_task(task: Task, futures: list[Submitted]) -> None:
+    """On its loop, where a future that was submitted knows its task; it has cancelled that itself."""
+    if not any(future._task is task for future in futures):
+        task.cancel()
+
+
+def end(request: Request, tasks: list[Task], futures: list[Submitted], struck: Struck, bound: float) -> None:
+    """Cancel it, and wait at most ``bound`` seconds for its end: not on a thread that runs an event loop."""
+    deadline = time.monotonic() + bound
+    cancel(request, tasks, futures, struck, bound)
+    if asyncio._get_running_loop() is not None:
+        # That one must go on, and may be the very one that they wait for.
+        return
+    all_tasks = tasks + [one for one in struck if isinstance(one, asyncio.Task)]
+    # Of a closed loop, or one that stayed with the parent of a fork, none runs any more.
+    all_tasks = [task for task in all_tasks if not task.get_loop().is_closed()]
+    running = [*futures, *(one for one in struck if not isinstance(one, asyncio.Task))]
+    running = [future for future in running if not future.done()]
+    by_loop: dict[asyncio.AbstractEventLoop, list[Task]] = {}
+    for task in all_tasks:
+        by_loop.setdefault(task.get_loop(), []).append(task)
+    waits = [_wait_on(loop, group, deadline - time.monotonic()) for loop, group in by_loop.items()]
+    concurrent.futures.wait([*waits, *running], timeout=max(deadline - time.monotonic(), 0.0))
+    left = [name_of(task.get_coro()) for task in all_tasks if not task.done()]
+    left += [_name_of_function(future._what) for future in running if not future.done()]
+    if left:
+        logger.warning(
+            "request %s: %d of what it began still run %g s after its end: %s",
+            request.id,
+            len(left),
+            bound,
+            ", ".join(left),
+        )
+
+
+def _name_of_function(function: Any) -> str:
+    """As ``name_of()`` names coroutines."""
+    function = getattr(function, "func", function)
+    code = getattr(function, "__code__", None)
+    return f"{function.__qualname__}() at {code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def _wait_on(loop: asyncio.AbstractEventLoop, tasks: list[Task], limit: float) -> concurrent.futures.Future[None]:
+    async def wait() -> None:
+        await asyncio.wait(tasks, timeout=max(limit, 0.0))
+
+    coro = wait()
+    try:
+        return asyncio.run_coroutine_threadsafe(coro, loop)
+    except RuntimeError:
+        coro.close()  # the loop was closed
+        nothing: concurrent.futures.Future[None] = concurrent.futures.Future()
+        nothing.set_result(None)
+        return nothing
+
+
+def late_text(request: Request) -> str:
+    return f"The deadline of the request has passed.\nRequest: {request.id}\n"
+
+
+def answer_late(start_response: StartResponse, request: Request, error: BaseException, started: bool) -> bytes:
+    """The deadline has passed, and nothing was sent: the body of an answer that says so.
+
+    Raises ``error`` where the server has sent the headers already.
+    """
+    body = late_text(request).encode("latin-1")
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    if started:
+        assert error.__traceback__ is not None
+        start_response("504 Gateway Timeout", headers, (type(error), error, error.__traceback__))
+    else:
+        start_response("504 Gateway Timeout", headers)
+    logger.warning("request %s: %s; answered with 504", request.id, error)
+    return body
