@@ -166,6 +166,15 @@ ENTRIES = (
         may_lack=True,
     ),
     Entry(
+        "as the one above; from 3.14 on it is listed for each mode",
+        ("test_events.TestPyGetEventLoop.test_get_running_loop_already_running",),
+        modes=CALLERS,
+        since=(3, 13, 1),
+        until=(3, 13),
+        runs=False,
+        may_lack=True,
+    ),
+    Entry(
         "a coroutine that another thread has dropped goes, and warns, when the one that made it looks up",
         ("test_runners.RunnerTests.test_recursive_run",),
         modes=CALLERS,

@@ -39,6 +39,10 @@ class Verdict:
         return {**vars(self), "skipped": dict(self.skipped)}
 
 
+# pytest notes each test in os.environ, while the suites run in threads.
+_ENVIRONMENT = dict(os.environ)
+
+
 class _Died(Exception):
     """A process that did not get to its end."""
 
@@ -112,10 +116,10 @@ def _process(
 
 def _bounded(command: Sequence[str], cwd: Path, output: Path) -> tuple[int | str, str]:
     """Run it with a limit of time; its status and what it said. Its children end with it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    paths = [os.environ.get("PYTHONPATH"), catalogue.folder_of_tests()]
+    environment = {name: value for name, value in _ENVIRONMENT.items() if not name.startswith("PYTHON")}
+    paths = [_ENVIRONMENT.get("PYTHONPATH"), catalogue.folder_of_tests()]
     environment.update(
-        {name: os.environ[name] for name in ("PYTHON_GIL",) if name in os.environ},
+        {name: _ENVIRONMENT[name] for name in ("PYTHON_GIL",) if name in _ENVIRONMENT},
         PYTHONPATH=os.pathsep.join(path for path in paths if path),
         TMPDIR=str(cwd),
         HOME=str(cwd),
