@@ -125,6 +125,7 @@ producer_traverse(ScProducer *self, visitproc visit, void *arg)
     Py_VISIT(self->step);
     Py_VISIT(self->call);
     Py_VISIT(self->lineage);
+    Py_VISIT(self->work.owner);
     Py_VISIT(self->failure);
     Py_VISIT(self->sentinel);
     for (size_t i = 0; i < self->count; i++) {
@@ -141,6 +142,7 @@ producer_clear(ScProducer *self)
     Py_CLEAR(self->handed);
     Py_CLEAR(self->raised);
     sc_producer_end_lineage(self);
+    sc_work_end(&self->work);
     Py_CLEAR(self->source);
     Py_CLEAR(self->step);
     Py_CLEAR(self->iterator);
@@ -175,7 +177,16 @@ producer_dealloc(ScProducer *self)
     Py_DECREF(type);
 }
 
+/* On the owner: has the call that waits for it cancelled what it awaits?  A
+ * second time would cut that one's cleanup short. */
+static PyObject *
+producer_is_cancelled(ScProducer *self, PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(self->call != NULL && self->call->timed_out);
+}
+
 static PyMethodDef producer_methods[] = {
+    {"_is_cancelled", SC_METHOD(producer_is_cancelled), METH_NOARGS, NULL},
     {"send", SC_METHOD(producer_send), METH_O, NULL},
     {"throw", SC_METHOD(producer_throw), METH_FASTCALL, NULL},
     {"close", SC_METHOD(producer_close), METH_NOARGS, NULL},

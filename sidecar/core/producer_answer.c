@@ -162,6 +162,7 @@ sc_producer_finish(ScProducer *self, PyObject *error)
         answer(self, is_close && error == NULL ? Py_NewRef(Py_None) : NULL,
                error);
     }
+    sc_work_end(&self->work);
     if (self->announced) {
         self->announced = false;
         sc_task_list_ended(self->loop, self->tenure);

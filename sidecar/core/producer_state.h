@@ -27,6 +27,7 @@
 
 #include "core/await.h"
 #include "core/producer.h"
+#include "core/work.h"
 
 /* What is awaited just now. */
 typedef enum {
@@ -57,6 +58,7 @@ struct ScProducer {
     int64_t cleanup;   /* ns, once its consumer is gone */
     PyObject *lineage; /* what its coroutines know it by; or NULL */
     PyObject *failure; /* for the consumer's next request */
+    ScWork work;       /* what its task is of a request's */
     bool propagate;
     bool over;
     bool closing;          /* no item is wanted any more */

@@ -122,6 +122,20 @@ sc_producer_run(ScProducer *self, PyObject *thrown, PyObject **value)
     return SC_AWAIT_RETURN;
 }
 
+/* It ends with the request in whose name its steps run. */
+static void
+belong(ScProducer *self)
+{
+    ScOwner *owner = sc_owner_current(self->loop->st, self->context);
+    if (owner == NULL) {
+        return;
+    }
+    if (sc_work_begin(&self->work, owner, SC_WORK_TASK, self->task) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_DECREF((PyObject *)owner);
+}
+
 void
 sc_producer_resume(ScProducer *self)
 {
@@ -157,6 +171,7 @@ sc_producer_resume(ScProducer *self)
     }
     else {
         self->task = task;
+        belong(self);
         sc_producer_join(self);
         sc_producer_make_sentinel(self);
         /* It is not lost where it is garbage: see producer_garbage.h. */
