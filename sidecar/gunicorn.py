@@ -11,13 +11,14 @@ Options of requests come from the environment (gunicorn's ``raw_env`` as well): 
 sync worker's deadline is gunicorn's ``timeout`` less ``SIDECAR_DEADLINE_MARGIN`` (1 s), unless one is given.
 
 ``post_fork`` alone suffices. A configuration with a ``post_fork`` of its own calls this one from it. Sync,
-threaded and gevent workers, with and without ``--preload``.
+threaded, gevent and ASGI workers, with and without ``--preload``.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import sidecar
@@ -27,12 +28,14 @@ __all__ = ["post_fork", "worker_exit"]
 
 _THREADED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
 _WATCHED = {"gunicorn.workers.sync"}
+# They serve ASGI applications: gunicorn's own, and uvicorn's two.
+_ASGI = {"gunicorn.workers.gasgi", "uvicorn_worker._workers", "uvicorn.workers"}
 # Patches the worker after post_fork, before it loads the application.
 _PATCHING = {"gunicorn.workers.ggevent"}
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Start the worker's bridge, and put ``sidecar.WSGIMiddleware`` around the application it will load.
+    """Start the worker's bridge, and put the middleware around the application it will load.
 
     The bridge is drained when the worker ends, whether or not the configuration names ``worker_exit``.
     """
@@ -41,13 +44,14 @@ def post_fork(server: Any, worker: Any) -> None:
     limit = worker.cfg.timeout if kinds & _WATCHED and not kinds & _PATCHING else None
     options = request_options(os.environ, limit)
     sidecar.Policy(**options)
-    _wrap_loader(worker, starts=bool(kinds & _PATCHING), options=options)
+    wrap: Any = sidecar.ASGIMiddleware if kinds & _ASGI else sidecar.WSGIMiddleware
+    _wrap_loader(worker, bool(kinds & _PATCHING), functools.partial(wrap, **options), wrap)
     _ensure_drain(server)
-    if kinds & _THREADED:
+    if kinds & (_THREADED | _ASGI):
         sidecar.get_bridge().start()
     elif not kinds & _PATCHING:
         worker.log.warning(
-            "sidecar: worker class %s is not covered yet (sync, gthread and gevent are): "
+            "sidecar: worker class %s is not covered yet (sync, gthread, gevent and ASGI's are): "
             "a call may block the whole worker",
             type(worker).__qualname__,
         )
@@ -61,11 +65,11 @@ def worker_exit(server: Any, worker: Any) -> None:
     sidecar.shutdown()
 
 
-def _wrap_loader(worker: Any, starts: bool, options: dict[str, Any]) -> None:
+def _wrap_loader(worker: Any, starts: bool, wrap: Callable[[Any], Any], wrapped: type) -> None:
     """Wrap the application when the worker has loaded it: after this hook, unless it was preloaded.
 
     starts: start the bridge just before that, where it could not be started sooner.
-    options: of the middleware.
+    wrapped: of what type one is that needs it no more.
     """
     load = worker.load_wsgi
 
@@ -74,9 +78,10 @@ def _wrap_loader(worker: Any, starts: bool, options: dict[str, Any]) -> None:
         if starts:
             sidecar.get_bridge().start()
         load()
-        application = getattr(worker, "wsgi", None)
-        if application is not None and not isinstance(application, sidecar.WSGIMiddleware):
-            worker.wsgi = sidecar.WSGIMiddleware(application, **options)
+        for name in ("wsgi", "asgi"):
+            application = getattr(worker, name, None)
+            if application is not None and not isinstance(application, wrapped):
+                setattr(worker, name, wrap(application))
 
     worker.load_wsgi = load_wsgi
 

@@ -120,6 +120,19 @@ def test_ids(start):
     assert len(own.text) == 36
 
 
+@pytest.mark.parametrize("worker", ["asgi", "uvicorn_worker.UvicornWorker"])
+@pytest.mark.parametrize("app", ["app", "application"])
+def test_gunicorns_hook(serve, worker, app):
+    """It puts the middleware around the application, unless it has one."""
+    pytest.importorskip("gunicorn.asgi" if worker == "asgi" else "uvicorn_worker", reason="not installed")
+    environment = clean_environment(Path(sidecar.__path__[0]).parent, APPS)
+    command = ["gunicorn", "-c", "python:sidecar.gunicorn", "--bind", "unix:{socket}", "--worker-class", worker]
+    server = serve(sys.executable, "-m", *command, f"asgi_checked:{app}", environment=environment)
+    server.wait_ready()
+    check_many(server, ["/check"] * 40)
+    assert server.stop(signal.SIGTERM) in (0, -signal.SIGTERM), server.log
+
+
 def test_many_at_once_do_not_mix(start):
     server = start()
     check_many(server, ["/crowd"] * CROWD, threads=CROWD)
