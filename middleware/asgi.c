@@ -409,8 +409,9 @@ static PyType_Slot face_slots[] = {
 static PyType_Spec face_spec = {
     .name = "sidecar.ASGIMiddleware",
     .basicsize = sizeof(Middleware),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | SC_TPFLAGS_VECTORCALL |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    /* Vectorcall's flag is inherited, where it can be. */
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = face_slots,
 };
 
