@@ -472,10 +472,49 @@ static PyType_Spec request_spec = {
     .slots = request_slots,
 };
 
+/* -- counts ------------------------------------------------------------------
+ */
+
+static PyObject *
+request_counts(PyObject *module, PyObject *Py_UNUSED(none))
+{
+    static const char *const names[] = {
+        [SC_COUNT_REQUESTS] = "requests",
+        [SC_COUNT_BAD_ID] = "bad_ids",
+        [SC_COUNT_BAD_TRACEPARENT] = "bad_traceparents",
+        [SC_COUNT_BAD_TRACESTATE] = "bad_tracestates",
+        [SC_COUNT_BAD_BAGGAGE] = "bad_baggage",
+        [SC_COUNT_BAD_DEADLINE] = "bad_deadlines",
+        [SC_COUNT_LATE] = "late",
+        [SC_COUNT_LEFT] = "left",
+    };
+    ScState *st = sc_state_of_module(module);
+    PyObject *counts = PyDict_New();
+    for (size_t i = 0; counts != NULL && i < sizeof(names) / sizeof(names[0]);
+         i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(atomic_load_explicit(
+            &st->request_counts[i], memory_order_relaxed));
+        if (count == NULL ||
+            PyDict_SetItemString(counts, names[i], count) < 0) {
+            Py_CLEAR(counts);
+        }
+        Py_XDECREF(count);
+    }
+    return counts;
+}
+
+static PyMethodDef functions[] = {
+    {"_request_counts", SC_METHOD(request_counts), METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 int
 sc_request_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
-    return sc_type_add(module, &st->request_type, &request_spec, NULL,
-                       "Request");
+    if (sc_type_add(module, &st->request_type, &request_spec, NULL,
+                    "Request") < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
 }

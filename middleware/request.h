@@ -78,18 +78,7 @@ PyObject *sc_request_get_links(PyObject *request, void *closure);
 PyObject *sc_request_get_baggage(PyObject *request, void *closure);
 PyObject *sc_request_headers(PyObject *request, PyObject *none);
 
-/* What is counted, of all requests of this interpreter. */
-typedef enum {
-    SC_COUNT_REQUESTS,
-    SC_COUNT_BAD_ID,
-    SC_COUNT_BAD_TRACEPARENT,
-    SC_COUNT_BAD_TRACESTATE,
-    SC_COUNT_BAD_BAGGAGE, /* members that were left out */
-    SC_COUNT_BAD_DEADLINE,
-    SC_COUNT_LATE,
-    SC_COUNT_LEFT,
-} ScCount;
-
+/* Count something (work.h) `more` times. */
 void sc_request_count(ScState *st, ScCount what, uint64_t more);
 
 /* The characters of a header's value: of a str of latin-1, borrowed from it.

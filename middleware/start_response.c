@@ -11,6 +11,7 @@ typedef struct {
     PyObject *start_response;
     PyObject *header; /* (name, value) */
     ScRequest *request;
+    PyObject *method; /* or NULL */
     bool called;
 } StartResponse;
 
@@ -144,7 +145,8 @@ start_response_call(PyObject *op, PyObject *const *args, size_t nargsf,
 }
 
 PyObject *
-sc_start_response_new(ScState *st, PyObject *start_response, PyObject *request)
+sc_start_response_new(ScState *st, PyObject *start_response, PyObject *request,
+                      PyObject *method)
 {
     PyTypeObject *type = st->start_response_type;
     StartResponse *self = (StartResponse *)type->tp_alloc(type, 0);
@@ -154,6 +156,7 @@ sc_start_response_new(ScState *st, PyObject *start_response, PyObject *request)
     self->vectorcall = start_response_call;
     self->start_response = Py_NewRef(start_response);
     self->request = (ScRequest *)Py_NewRef(request);
+    self->method = Py_XNewRef(method);
     self->header =
         PyTuple_Pack(2, self->request->policy->id_header, self->request->id);
     if (self->header == NULL) {
@@ -161,6 +164,13 @@ sc_start_response_new(ScState *st, PyObject *start_response, PyObject *request)
         return NULL;
     }
     return (PyObject *)self;
+}
+
+bool
+sc_is_answered(ScState *st)
+{
+    return PyErr_ExceptionMatches(st->error_deadline) ||
+           PyErr_ExceptionMatches(st->error_overloaded);
 }
 
 PyObject *
@@ -181,12 +191,17 @@ sc_start_response_late(PyObject *started)
 {
     StartResponse *self = (StartResponse *)started;
     ScState *st = self->request->owner.st;
-    if (!PyErr_ExceptionMatches(st->error_deadline)) {
+    if (!sc_is_answered(st)) {
         return NULL;
     }
     PyObject *error = sc_error_take();
     PyObject *body = sc_late_body(st, started, (PyObject *)self->request,
                                   error, self->called);
+    if (body != NULL && self->method != NULL &&
+        PyUnicode_Check(self->method) &&
+        PyUnicode_CompareWithASCIIString(self->method, "HEAD") == 0) {
+        Py_SETREF(body, PyBytes_FromStringAndSize(NULL, 0));
+    }
     Py_DECREF(error);
     return body;
 }
@@ -214,6 +229,7 @@ start_response_clear(PyObject *op)
 {
     StartResponse *self = (StartResponse *)op;
     Py_CLEAR(self->header);
+    Py_CLEAR(self->method);
     Py_CLEAR(self->start_response);
     Py_CLEAR(self->request);
     return 0;

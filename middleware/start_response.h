@@ -8,12 +8,17 @@
 
 /* A new callable around `start_response` (held, not stolen); each response
  * it starts carries the request's id exactly once, in place of what the
- * application gave under that header's name.  NULL with an error set. */
+ * application gave under that header's name.  `method` is the request's, or
+ * NULL.  NULL with an error set. */
 PyObject *sc_start_response_new(ScState *st, PyObject *start_response,
-                                PyObject *request);
+                                PyObject *request, PyObject *method);
 
-/* The deadline's error is set, and nothing of the response was sent yet: start
- * one that says so.  Its body, bytes, the error cleared; or NULL with an error
+/* Whether the error that is set is one that the middleware answers for the
+ * application: the deadline has passed, or it is overloaded. */
+bool sc_is_answered(ScState *st);
+
+/* Such an error is set, and nothing of the response was sent yet: start one
+ * that says so.  Its body, bytes, the error cleared; or NULL with an error
  * set, this one where it is another one, or where it is too late. */
 PyObject *sc_start_response_late(PyObject *started);
 

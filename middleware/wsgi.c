@@ -137,7 +137,8 @@ look_up(Middleware *self, PyObject *environ, ScArrival *arrival)
     return look_up_one(environ, st->key_remote_addr, &arrival->peer);
 }
 
-/* The answer to a request whose deadline the application let pass. */
+/* The answer to a request whose deadline the application let pass, or for
+ * which there was no room. */
 static PyObject *
 answer_late(PyObject *started)
 {
@@ -162,8 +163,11 @@ call_in_scope(Middleware *self, PyObject *environ, PyObject *start_response)
         return NULL;
     }
     PyObject *result = NULL;
+    PyObject *method =
+        PyDict_GetItemWithError(environ, st->key_request_method);
+    PyErr_Clear();
     PyObject *started =
-        sc_start_response_new(st, start_response, scope.request);
+        sc_start_response_new(st, start_response, scope.request, method);
     if (started != NULL && fill_environ(st, environ, scope.request) == 0) {
         PyObject *app = Py_NewRef(self->app);
         PyObject *args[2] = {environ, started};
@@ -181,7 +185,7 @@ call_in_scope(Middleware *self, PyObject *environ, PyObject *start_response)
 
 /* Around an application whose server (the uWSGI plugin) makes the requests and
  * writes nothing once the client has gone: it hears of no such error, and of
- * the deadline's the answer. */
+ * the deadline's and an overload the answer. */
 static PyObject *
 call_guarded(Middleware *self, PyObject *const *args)
 {
@@ -194,7 +198,7 @@ call_guarded(Middleware *self, PyObject *const *args)
         PyErr_Clear();
         return PyList_New(0);
     }
-    if (!PyErr_ExceptionMatches(st->error_deadline)) {
+    if (!sc_is_answered(st)) {
         return NULL;
     }
     PyObject *error = sc_error_take();
@@ -383,12 +387,14 @@ sc_wsgi_init(PyObject *module)
     st->key_tracestate = PyUnicode_InternFromString("HTTP_TRACESTATE");
     st->key_baggage = PyUnicode_InternFromString("HTTP_BAGGAGE");
     st->key_remote_addr = PyUnicode_InternFromString("REMOTE_ADDR");
+    st->key_request_method = PyUnicode_InternFromString("REQUEST_METHOD");
     st->key_gunicorn_socket = PyUnicode_InternFromString("gunicorn.socket");
     st->key_werkzeug_socket = PyUnicode_InternFromString("werkzeug.socket");
     if (st->key_request == NULL || st->key_file_wrapper == NULL ||
         st->key_traceparent == NULL || st->key_tracestate == NULL ||
         st->key_baggage == NULL || st->key_remote_addr == NULL ||
-        st->key_gunicorn_socket == NULL || st->key_werkzeug_socket == NULL) {
+        st->key_request_method == NULL || st->key_gunicorn_socket == NULL ||
+        st->key_werkzeug_socket == NULL) {
         return -1;
     }
     if (sc_type_add(module, &st->wsgi_middleware_type, &middleware_spec, NULL,

@@ -5,8 +5,19 @@ from __future__ import annotations
 from sidecar import errors
 from sidecar._bridge import Sidecar, is_running, shutdown
 from sidecar._calls import gather, stream, submit
-from sidecar._core import ASGIMiddleware, Policy, Request, Stream, WSGIMiddleware, current, get_bridge, run_sync, to_caller
+from sidecar._core import (
+    ASGIMiddleware,
+    Policy,
+    Request,
+    Stream,
+    WSGIMiddleware,
+    current,
+    get_bridge,
+    run_sync,
+    to_caller,
+)
 from sidecar._lifespan import on_worker_start, on_worker_stop
+from sidecar._limits import limit
 from sidecar._loop import Loop
 from sidecar._resource import Resource, resource
 from sidecar._wrappers import enter_context, to_async, to_sync, wrap_context
@@ -17,6 +28,7 @@ from sidecar.errors import (
     DeadlineExceeded,
     DeadlockError,
     NoCallerError,
+    Overloaded,
     SidecarError,
 )
 
@@ -29,6 +41,7 @@ __all__ = [
     "DeadlockError",
     "Loop",
     "NoCallerError",
+    "Overloaded",
     "Policy",
     "Request",
     "Resource",
@@ -42,6 +55,7 @@ __all__ = [
     "gather",
     "get_bridge",
     "is_running",
+    "limit",
     "on_worker_start",
     "on_worker_stop",
     "resource",

@@ -55,6 +55,9 @@ class Sidecar(_core.Bridge):
     timeout: seconds for calls that name none; ``None``: no limit.
     cleanup_timeout: seconds that a call cancelled by its time-out gets to clean up.
     shutdown_timeout: seconds that exit gives the bridge.
+    max_calls: how many ``run_sync`` calls and streams may be in flight at a time; ``None``: any number.
+    max_queue: how many jobs may wait for a thread of the pool; ``None``: 65,536. What comes on top of either
+        gets ``Overloaded`` at once.
 
     It starts with its first call or by ``start()``; in the child of a fork it is as new. Also a context
     manager, which shuts it down.
@@ -69,6 +72,8 @@ class Sidecar(_core.Bridge):
         timeout: float | None = None,
         cleanup_timeout: float = 5.0,
         shutdown_timeout: float = 5.0,
+        max_calls: int | None = None,
+        max_queue: int | None = None,
     ) -> None:
         if workers is None:
             workers = min(32, (os.cpu_count() or 1) + 4)
@@ -82,6 +87,8 @@ class Sidecar(_core.Bridge):
         self._timeout = -1.0 if timeout is None else _seconds("timeout", timeout)
         self._cleanup_timeout = _seconds("cleanup_timeout", cleanup_timeout)
         self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
+        self._max_calls = -1 if max_calls is None else _count("max_calls", max_calls, 1)
+        self._max_queue = 65536 if max_queue is None else _count("max_queue", max_queue, 0)
         self._hooks = Hooks()
         _bridges.add(self)
 
@@ -95,7 +102,7 @@ class Sidecar(_core.Bridge):
 
     def _make_loop(self) -> BridgeLoop:
         """A new loop for C to publish; the pool's threads start with its first job."""
-        self._pool = WorkerPool(self._workers, f"{self._name[:8]}-work")
+        self._pool = WorkerPool(self._workers, f"{self._name[:8]}-work", self._max_queue)
         if is_patched_by_gevent():
             from sidecar import _gevent
 
@@ -302,10 +309,11 @@ class Sidecar(_core.Bridge):
         """What it is busy with just now. Never starts it.
 
         ``calls`` in progress, ``run_sync``'s and streams' steps; background ``tasks``; of the pool its ``threads``,
-        how many of them are ``idle``, and how many jobs are ``queued``.
+        how many of them are ``idle``, and how many jobs are ``queued``; and how many calls and jobs it has
+        ``refused`` since its start, by ``max_calls`` and ``max_queue``.
         """
         if not self.is_running():
-            return dict.fromkeys(("calls", "tasks", "threads", "idle", "queued"), 0)
+            return dict.fromkeys(("calls", "tasks", "threads", "idle", "queued", "refused"), 0)
         loop: Any = self.get_loop()
         pool = self._pool
         return {
@@ -314,6 +322,7 @@ class Sidecar(_core.Bridge):
             "threads": pool.threads,
             "idle": pool.idle,
             "queued": pool.queued,
+            "refused": self._refused + pool.refused,
         }
 
     def __enter__(self) -> Sidecar:
@@ -342,6 +351,12 @@ def _seconds(what: str, value: float) -> float:
     if not 0.0 <= seconds < float("inf"):
         raise ValueError(f"{what} must be a number of seconds from 0 on, not {value!r}")
     return seconds
+
+
+def _count(what: str, value: int, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= sys.maxsize:
+        raise ValueError(f"{what} must be a whole number from {least} on, or None, not {value!r}")
+    return value
 
 
 # -- this process's own bridge --------------------------------------------------

@@ -204,7 +204,7 @@ class Lifespan:
             if bridge.get_loop()._is_mine():  # registered by a coroutine, which could not wait for it
                 context.run(self._go_on, hook, made)
             else:
-                bridge.run_sync(made, timeout=_NO_LIMIT, context=context)
+                bridge._run_closing(made, timeout=_NO_LIMIT, context=context)
         except (Exception, asyncio.CancelledError) as error:
             logger.error("on_worker_start: %s failed", hook, exc_info=error)
 
@@ -330,7 +330,7 @@ def _stop(bridge: Sidecar, hook: Hook, seconds: float) -> bool:
     try:
         made = context.run(hook.fn)
         if inspect.isawaitable(made):
-            return bridge.run_sync(_within(seconds, made), timeout=seconds + 0.5, context=context)
+            return bridge._run_closing(_within(seconds, made), timeout=seconds + 0.5, context=context)
     except (Exception, asyncio.CancelledError) as error:
         logger.error("on_worker_stop: %s failed", hook, exc_info=error)
     return True

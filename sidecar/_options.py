@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["OPTIONS", "request_options"]
+__all__ = ["OPTIONS", "bridge_options", "request_options"]
 
 
 def _seconds(text: str) -> float:
@@ -48,6 +48,29 @@ def request_options(environ: Mapping[str, str], server_limit: float | None = Non
         margin = _read(_MARGIN, environ.get(_MARGIN, "1"), _seconds)
         if server_limit > margin:
             options["deadline"] = server_limit - margin
+    return options
+
+
+def _number(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+def bridge_options(environ: Mapping[str, str]) -> dict[str, Any]:
+    """``SIDECAR_MAX_CALLS`` and ``SIDECAR_MAX_QUEUE``, as keyword arguments for this process's own bridge.
+
+    Raises ValueError that names the variable.
+    """
+    options: dict[str, Any] = {}
+    for name, least in (("max_calls", 1), ("max_queue", 0)):
+        variable = f"SIDECAR_{name.upper()}"
+        text = environ.get(variable)
+        if text is None:
+            continue
+        options[name] = _read(variable, text, _number)
+        if options[name] < least:
+            raise ValueError(f"{variable} must be {least} or more, not {text!r}")
     return options
 
 

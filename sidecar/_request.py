@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from sidecar._support import logger, name_of
+from sidecar.errors import Overloaded
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     Task = asyncio.Task[Any]
     Struck = Sequence[Union[Task, Submitted]]
 
-__all__ = ["answer_late", "cancel", "end", "late_text"]
+__all__ = ["answer_late", "cancel", "end", "late_text", "note_overload", "overload_text", "retry_after"]
 
 
 def cancel(request: Request, tasks: list[Task], futures: list[Submitted], struck: Struck, bound: float) -> None:
@@ -39,8 +41,9 @@ def cancel(request: Request, tasks: list[Task], futures: list[Submitted], struck
 
 
 def _cancel_task(task: Task, futures: list[Submitted]) -> None:
-    """On its loop, where a future that was submitted knows its task; it has cancelled that itself."""
-    if not any(future._task is task for future in futures):
+    """On its loop: unless a future that was submitted, or the step of a stream, has cancelled it just now."""
+    by_its_step = getattr(task.get_coro(), "_is_cancelled", bool)
+    if not by_its_step() and not any(future._task is task for future in futures):
         task.cancel()
 
 
@@ -98,17 +101,50 @@ def late_text(request: Request) -> str:
     return f"The deadline of the request has passed.\nRequest: {request.id}\n"
 
 
+def overload_text(request: Request) -> str:
+    return f"There is too much to do just now.\nRequest: {request.id}\n"
+
+
+def retry_after(error: Overloaded) -> str:
+    """The header's value: whole seconds, from 1 on."""
+    return str(max(math.ceil(error.retry_after), 1))
+
+
 def answer_late(start_response: StartResponse, request: Request, error: BaseException, started: bool) -> bytes:
-    """The deadline has passed, and nothing was sent: the body of an answer that says so.
+    """The deadline has passed, or there was no room, and nothing was sent: the body of an answer that says so.
 
     Raises ``error`` where the server has sent the headers already.
     """
-    body = late_text(request).encode("latin-1")
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    status, text = "504 Gateway Timeout", late_text(request)
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    if isinstance(error, Overloaded):
+        status, text = "503 Service Unavailable", overload_text(request)
+        headers.append(("Retry-After", retry_after(error)))
+    body = text.encode("latin-1")
+    headers.append(("Content-Length", str(len(body))))
     if started:
         assert error.__traceback__ is not None
-        start_response("504 Gateway Timeout", headers, (type(error), error, error.__traceback__))
+        start_response(status, headers, (type(error), error, error.__traceback__))
     else:
-        start_response("504 Gateway Timeout", headers)
-    logger.warning("request %s: %s; answered with 504", request.id, error)
+        start_response(status, headers)
+    if isinstance(error, Overloaded):
+        note_overload(request, error)
+    else:
+        logger.warning("request %s: %s; answered with 504", request.id, error)
     return body
+
+
+_quiet_until = 0.0
+_unnamed = 0
+
+
+def note_overload(request: Request, error: Overloaded) -> None:
+    """Log it, at most once a second: what is refused for want of time must not cost any."""
+    global _quiet_until, _unnamed
+    now = time.monotonic()
+    if now < _quiet_until:
+        _unnamed += 1
+        return
+    others, _unnamed, _quiet_until = _unnamed, 0, now + 1.0
+    more = f", as were {others} before it" if others else ""
+    logger.warning("request %s: %s; answered with 503%s", request.id, error, more)

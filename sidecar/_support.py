@@ -341,5 +341,6 @@ if hasattr(threading, "_DeleteDummyThreadOnDel"):
 
 def new_default_bridge() -> Sidecar:
     from sidecar._bridge import Sidecar
+    from sidecar._options import bridge_options
 
-    return Sidecar()
+    return Sidecar(**bridge_options(os.environ))

@@ -45,8 +45,8 @@ from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped
 from sidecar import _core
 from sidecar._calls import stream
 from sidecar._loop import BridgeLoop
-from sidecar._request import late_text
-from sidecar.errors import BridgeClosedError, ClientDisconnected, DeadlineExceeded, NoCallerError
+from sidecar._request import late_text, note_overload, overload_text, retry_after
+from sidecar.errors import BridgeClosedError, ClientDisconnected, DeadlineExceeded, NoCallerError, Overloaded
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -89,6 +89,11 @@ class SidecarMiddleware:
         """The answer to a request whose deadline has passed, where the project has none; nothing to one that left."""
         if isinstance(exception, DeadlineExceeded):
             return HttpResponse(late_text(request.sidecar), status=504, content_type="text/plain; charset=utf-8")
+        if isinstance(exception, Overloaded):
+            note_overload(request.sidecar, exception)
+            response = HttpResponse(overload_text(request.sidecar), "text/plain; charset=utf-8", 503)
+            response.headers["Retry-After"] = retry_after(exception)
+            return response
         if isinstance(exception, ClientDisconnected):
             return HttpResponse(status=499)
         return None

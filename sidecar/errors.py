@@ -15,6 +15,7 @@ __all__ = [
     "ForkedError",
     "LoopOwnedError",
     "NoCallerError",
+    "Overloaded",
     "SidecarError",
 ]
 
@@ -89,3 +90,20 @@ class ClientDisconnected(SidecarError, ConnectionResetError):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         self.errno = errno.ECONNRESET
+
+
+class Overloaded(SidecarError, RuntimeError):
+    """There is too much to do already, by a limit that was set; this was not begun.
+
+    limit: which one: a name of ``sidecar.limit()``, or ``"max_calls"`` or ``"max_queue"`` of a bridge.
+    retry_after: seconds after which it may be worth another try.
+
+    An application may raise one of its own; the WSGI middleware answers with 503 either way.
+    """
+
+    code = "SC0009"
+
+    def __init__(self, *args: object, limit: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(*args)
+        self.limit = limit
+        self.retry_after = retry_after

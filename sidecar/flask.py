@@ -17,8 +17,8 @@ from flask import Flask, Response
 
 from sidecar import _core
 from sidecar._options import OPTIONS
-from sidecar._request import late_text
-from sidecar.errors import ClientDisconnected, DeadlineExceeded
+from sidecar._request import late_text, note_overload, overload_text, retry_after
+from sidecar.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -62,6 +62,7 @@ class Sidecar:
         app.wsgi_app = _core.WSGIMiddleware(app.wsgi_app, **options)  # type: ignore[assignment,method-assign]
         app.register_error_handler(DeadlineExceeded, _answer_late)
         app.register_error_handler(ClientDisconnected, _answer_nobody)
+        app.register_error_handler(Overloaded, _answer_overload)
 
 
 def _answer_late(error: Exception) -> Response:
@@ -69,6 +70,14 @@ def _answer_late(error: Exception) -> Response:
     request = _core.current()
     text = str(error) if request is None else late_text(request)
     return Response(text, status=504, content_type="text/plain; charset=utf-8")
+
+
+def _answer_overload(error: Overloaded) -> Response:
+    request = _core.current()
+    if request is not None:
+        note_overload(request, error)
+    text = str(error) if request is None else overload_text(request)
+    return Response(text, 503, {"Retry-After": retry_after(error)}, content_type="text/plain; charset=utf-8")
 
 
 def _answer_nobody(error: Exception) -> Response:

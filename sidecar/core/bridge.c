@@ -24,6 +24,9 @@ typedef struct {
     PyObject *name;
     double timeout; /* s, for calls that name none; < 0: none */
     double cleanup_timeout;
+    Py_ssize_t max_calls; /* < 0: no cap, and `in_flight` is not kept */
+    _Atomic(Py_ssize_t) in_flight;
+    atomic_ullong refused;
     unsigned generation;
     atomic_int state;
     pthread_mutex_t start_lock; /* error-checking; made anew after a fork */
@@ -48,6 +51,8 @@ forget_parent(ScBridge *self)
     ScLoop *loop = self->loop;
     self->loop = NULL;
     self->generation = sc_fork_generation();
+    self->in_flight = 0;
+    self->refused = 0;
     make_start_lock(self);
     if (self->state == BRIDGE_CLOSING) {
         self->state = BRIDGE_CLOSED;
@@ -189,6 +194,45 @@ sc_bridge_limits(PyObject *bridge, int64_t *timeout, int64_t *cleanup)
     *cleanup = sc_clock_from_seconds(self->cleanup_timeout);
 }
 
+/* -- the cap ------------------------------------------------------------- */
+
+int
+sc_bridge_admit(PyObject *bridge, ScPlace *place)
+{
+    ScBridge *self = (ScBridge *)bridge;
+    place->taken = false;
+    if (self->max_calls < 0) {
+        return 0;
+    }
+    check_generation(self);
+    Py_ssize_t now = atomic_load(&self->in_flight);
+    do {
+        if (now >= self->max_calls) {
+            atomic_fetch_add(&self->refused, 1);
+            sc_error_raise_overloaded(self->st, "max_calls",
+                                      "the bridge %R has %zd calls in flight, "
+                                      "as many as it may (max_calls)",
+                                      self->name, now);
+            return -1;
+        }
+    } while (!atomic_compare_exchange_weak(&self->in_flight, &now, now + 1));
+    *place = (ScPlace){.taken = true, .generation = self->generation};
+    return 0;
+}
+
+void
+sc_bridge_release(PyObject *bridge, ScPlace *place)
+{
+    if (!place->taken) {
+        return;
+    }
+    place->taken = false;
+    /* In the child of a fork inside the call it was the parent's. */
+    if (place->generation == sc_fork_generation()) {
+        atomic_fetch_sub(&((ScBridge *)bridge)->in_flight, 1);
+    }
+}
+
 /* -- run_sync ------------------------------------------------------------ */
 
 /* 3.9, 3.10: a task runs in a copy of its own of the call's context.  Steals
@@ -219,8 +263,14 @@ run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
     ScCallArgs call = {.request = SC_CALL_RUN};
     sc_bridge_limits((PyObject *)self, &call.timeout, &call.cleanup);
     ScLoop *loop = NULL;
+    ScPlace place = {0};
     if (sc_run_args_parse(self->st, args, nargs, kwnames, &call) == 0) {
         loop = bridge_loop(self, most_state);
+    }
+    /* Not the bridge's own calls, which end things. */
+    if (loop != NULL && most_state == BRIDGE_OPEN &&
+        sc_bridge_admit((PyObject *)self, &place) < 0) {
+        Py_CLEAR(loop);
     }
     if (loop == NULL) {
         /* A call that fails leaves no coroutine "never awaited". */
@@ -242,6 +292,7 @@ run_on(ScBridge *self, PyObject *const *args, Py_ssize_t nargs,
     if (call.coro != NULL) {
         result = sc_call_run(loop, &call);
     }
+    sc_bridge_release((PyObject *)self, &place);
     Py_DECREF((PyObject *)loop);
     return result;
 }
@@ -359,6 +410,7 @@ bridge_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
         self->st = st;
         self->generation = sc_fork_generation();
         self->timeout = -1.0;
+        self->max_calls = -1;
         make_start_lock(self);
         self->name = PyUnicode_FromString("Sidecar");
     }
@@ -458,6 +510,19 @@ bridge_close_end(ScBridge *self, PyObject *seconds)
     return Py_BuildValue("(NN)", (PyObject *)loop, PyBool_FromLong(over));
 }
 
+static PyObject *
+bridge_get_refused(PyObject *self, void *Py_UNUSED(closure))
+{
+    check_generation((ScBridge *)self);
+    return PyLong_FromUnsignedLongLong(
+        atomic_load(&((ScBridge *)self)->refused));
+}
+
+static PyGetSetDef bridge_getset[] = {
+    {"_refused", bridge_get_refused, NULL, NULL, NULL},
+    {0},
+};
+
 static PyMethodDef bridge_methods[] = {
     {"run_sync", SC_METHOD(bridge_run_sync), METH_FASTCALL | METH_KEYWORDS,
      "run_sync($self, awaitable, /, *, timeout=None, context=None, "
@@ -479,6 +544,7 @@ static PyMemberDef bridge_members[] = {
     {"_timeout", T_DOUBLE, offsetof(ScBridge, timeout), 0, NULL},
     {"_cleanup_timeout", T_DOUBLE, offsetof(ScBridge, cleanup_timeout), 0,
      NULL},
+    {"_max_calls", T_PYSSIZET, offsetof(ScBridge, max_calls), 0, NULL},
     {"_state", T_INT, offsetof(ScBridge, state), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -491,6 +557,7 @@ static PyType_Slot bridge_slots[] = {
     {Py_tp_dealloc, SC_SLOT(bridge_dealloc)},
     {Py_tp_methods, bridge_methods},
     {Py_tp_members, bridge_members},
+    {Py_tp_getset, bridge_getset},
     {0, NULL},
 };
 

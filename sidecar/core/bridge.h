@@ -18,6 +18,17 @@ ScLoop *sc_bridge_loop(PyObject *bridge);
 /* What its calls get that name none, in ns. */
 void sc_bridge_limits(PyObject *bridge, int64_t *timeout, int64_t *cleanup);
 
+/* What a call holds of a bridge that allows so many at a time. */
+typedef struct {
+    bool taken;
+    unsigned generation; /* of the process that took it */
+} ScPlace;
+
+/* Take one, if there is a cap: 0, or -1 with Overloaded set, counted.  And
+ * give it back, once or more often. */
+int sc_bridge_admit(PyObject *bridge, ScPlace *place);
+void sc_bridge_release(PyObject *bridge, ScPlace *place);
+
 /* run_sync(awaitable, *, timeout=None, context=None) on this interpreter's
  * own bridge, in vectorcall's form (nargs without the offset bit). */
 PyObject *sc_run_sync(ScState *st, PyObject *const *args, Py_ssize_t nargs,

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <stddef.h>
-#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/errors.h"
@@ -181,11 +180,7 @@ call_clear(ScCall *self)
     Py_CLEAR(self->error);
     Py_CLEAR(self->greenlet);
     sc_work_end(&self->work);
-    if (self->watch.fd >= 0) {
-        /* In the child of a fork: the epoll set is the parent's. */
-        close(self->watch.fd);
-        self->watch.fd = -1;
-    }
+    sc_watch_drop(self);
     Py_CLEAR(self->owner);
     Py_CLEAR(self->loop);
     return 0;

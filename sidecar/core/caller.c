@@ -339,6 +339,7 @@ static PyObject *
 answer(ScCall *self, Turn turn, PyObject *interrupt)
 {
     if (turn == TURN_FORKED) {
+        sc_watch_drop(self);
         Py_XDECREF(interrupt);
         return sc_error_raise(
             self->st, SC_E_FORKED,
@@ -372,10 +373,9 @@ answer(ScCall *self, Turn turn, PyObject *interrupt)
 static PyObject *
 refuse(ScState *st, ScLoop *loop, PyObject *coro, int request)
 {
-    PyObject *text =
-        sc_support_call("deadlock_text", "(OOiO)", (PyObject *)loop, coro,
-                        request != SC_CALL_RUN,
-                        loop->held_task ? loop->held_task : Py_None);
+    PyObject *text = sc_support_call(
+        "deadlock_text", "(OOiO)", (PyObject *)loop, coro,
+        request != SC_CALL_RUN, loop->held_task ? loop->held_task : Py_None);
     if (text != NULL) {
         sc_error_raise(st, SC_E_DEADLOCK, "%U", text);
         Py_DECREF(text);

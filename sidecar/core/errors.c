@@ -22,6 +22,8 @@ class_of(ScState *st, ScErrorCode code)
         return st->error_deadline;
     case SC_E_DISCONNECTED:
         return st->error_disconnected;
+    case SC_E_OVERLOADED:
+        return st->error_overloaded;
     }
     return st->error_sidecar;
 }
@@ -60,6 +62,23 @@ sc_error_raise_from(ScState *st, ScErrorCode code, PyObject *cause,
     PyObject *error = sc_error_take();
     PyException_SetContext(error, Py_XNewRef(cause));
     PyException_SetCause(error, cause);
+    sc_error_restore(error);
+    return NULL;
+}
+
+PyObject *
+sc_error_raise_overloaded(ScState *st, const char *limit, const char *format,
+                          ...)
+{
+    va_list args;
+    va_start(args, format);
+    raise_numbered(st, SC_E_OVERLOADED, format, args);
+    va_end(args);
+    PyObject *error = sc_error_take(), *name = PyUnicode_FromString(limit);
+    if (name == NULL || PyObject_SetAttrString(error, "limit", name) < 0) {
+        PyErr_Clear(); /* the error itself says more */
+    }
+    Py_XDECREF(name);
     sc_error_restore(error);
     return NULL;
 }

@@ -13,6 +13,7 @@ typedef enum {
     SC_E_NO_CALLER,
     SC_E_DEADLINE,
     SC_E_DISCONNECTED,
+    SC_E_OVERLOADED,
 } ScErrorCode;
 
 /* Raise the exception that belongs to the code, its number at the end of the
@@ -23,5 +24,9 @@ PyObject *sc_error_raise(ScState *st, ScErrorCode code, const char *format,
 /* As above, with `cause` (stolen) as the exception's __cause__. */
 PyObject *sc_error_raise_from(ScState *st, ScErrorCode code, PyObject *cause,
                               const char *format, ...);
+
+/* Overloaded, which says by which limit.  Returns NULL. */
+PyObject *sc_error_raise_overloaded(ScState *st, const char *limit,
+                                    const char *format, ...);
 
 #endif

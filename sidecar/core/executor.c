@@ -4,6 +4,7 @@
 #include <structmember.h>
 
 #include "core/clock.h"
+#include "core/errors.h"
 #include "core/fork.h"
 #include "core/job.h"
 #include "core/lineage.h"
@@ -24,6 +25,7 @@ typedef struct {
     unsigned generation;
     unsigned workers;
     Py_ssize_t room;
+    atomic_ullong refused;
     bool closed;
 } PoolObject;
 
@@ -74,10 +76,12 @@ refuse_job(PoolObject *pool, int code)
         return refuse_closed(pool);
     }
     if (code == SC_THREADS_FULL) {
-        return PyErr_Format(PyExc_RuntimeError,
-                            "pool %R is full: %zd jobs wait for its %u "
-                            "threads, and room=%zd is the limit",
-                            pool->name, pool->room, pool->workers, pool->room);
+        atomic_fetch_add(&pool->refused, 1);
+        return sc_error_raise_overloaded(
+            pool->st, "max_queue",
+            "pool %R is full: %zd jobs wait for its %u threads, as many as "
+            "may (max_queue)",
+            pool->name, pool->room, pool->workers);
     }
     return PyErr_SetFromErrno(PyExc_OSError);
 }
@@ -328,9 +332,9 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "workers must be from 1 to %d, not %d",
                             SC_THREADS_MAX, workers);
     }
-    if (room < 1) {
+    if (room < 0) {
         return PyErr_Format(PyExc_ValueError,
-                            "room must be 1 job or more, not %zd", room);
+                            "room must be 0 jobs or more, not %zd", room);
     }
     ScState *st = sc_state_of_type(type);
     PoolObject *pool = st ? (PoolObject *)type->tp_alloc(type, 0) : NULL;
@@ -401,6 +405,13 @@ pool_get(PyObject *self, void *closure)
     return PyLong_FromSize_t(values[(intptr_t)closure]);
 }
 
+static PyObject *
+pool_get_refused(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(
+        atomic_load(&((PoolObject *)self)->refused));
+}
+
 static PyGetSetDef pool_getset[] = {
     {"threads", pool_get, NULL, "How many threads there are now.",
      (void *)GET_THREADS},
@@ -408,6 +419,8 @@ static PyGetSetDef pool_getset[] = {
      (void *)GET_IDLE},
     {"queued", pool_get, NULL, "How many jobs wait for a thread.",
      (void *)GET_QUEUED},
+    {"refused", pool_get_refused, NULL,
+     "How many jobs there was no room for, so far.", NULL},
     {0},
 };
 
@@ -438,9 +451,9 @@ static PyMethodDef pool_methods[] = {
 PyDoc_STRVAR(pool_doc,
              "Pool(workers, name, room=65536)\n--\n\n"
              "A pool of native threads, started on demand up to `workers`.  "
-             "At most\n`room` jobs wait; one more is refused.  Its threads do "
-             "not hold up the\ninterpreter's exit, and the child of a fork "
-             "finds it empty.");
+             "At most\n`room` jobs wait; one more is Overloaded.  Its threads "
+             "do not hold up the\ninterpreter's exit, and the child of a "
+             "fork finds it empty.");
 
 static PyType_Slot pool_slots[] = {
     {Py_tp_doc, (void *)pool_doc},

@@ -14,6 +14,9 @@ enum { EVENTS = 64 };
 /* A driver that is never idle looks at its descriptors this often. */
 static const int64_t POLL_EVERY = 50 * INT64_C(1000);
 
+/* A loop that never sleeps watches clients after this. */
+static const int64_t WATCH_AFTER = 10 * INT64_C(1000000);
+
 /* CPython's switch interval, as it is by default. */
 static const int64_t BREATHE_EVERY = 5 * INT64_C(1000000);
 
@@ -211,6 +214,10 @@ static int
 poll_now(ScLoop *self)
 {
     struct epoll_event events[EVENTS];
+    if (self->watch_wanted != NULL &&
+        self->polled_at - self->watch_since >= WATCH_AFTER) {
+        sc_watch_arm(self);
+    }
     int count = sc_poller_wait(&self->drive->poller, events, EVENTS, 0, -1);
     return take_events(self, events, count);
 }

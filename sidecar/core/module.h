@@ -21,6 +21,7 @@ int sc_delivery_init(PyObject *module);
 int sc_bridge_init(PyObject *module);
 int sc_greenlet_init(PyObject *module);
 int sc_pool_call_init(PyObject *module);
+int sc_limit_init(PyObject *module);
 int sc_lineage_init(PyObject *module);
 int sc_traceback_init(PyObject *module);
 int sc_future_init(PyObject *module);

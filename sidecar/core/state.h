@@ -83,9 +83,11 @@
     X(frameless)          \
     X(future)             \
     X(handle)             \
+    X(limit)              \
     X(lineage)            \
     X(loop)               \
     X(mark)               \
+    X(places)             \
     X(policy)             \
     X(producer)           \
     X(producer_sentinel)  \
@@ -94,6 +96,7 @@
     X(pool)               \
     X(pool_call)          \
     X(request)            \
+    X(waiter)             \
     X(wsgi_middleware)    \
     X(wsgi_body)          \
     X(wsgi_sized_body)    \
@@ -134,7 +137,8 @@
     X(error_loop_owned, "sidecar.errors", "LoopOwnedError")         \
     X(error_no_caller, "sidecar.errors", "NoCallerError")           \
     X(error_deadline, "sidecar.errors", "DeadlineExceeded")         \
-    X(error_disconnected, "sidecar.errors", "ClientDisconnected")
+    X(error_disconnected, "sidecar.errors", "ClientDisconnected")   \
+    X(error_overloaded, "sidecar.errors", "Overloaded")
 
 /* Other objects, made by the part that owns them. */
 #define SC_STATE_OBJECTS(X)                                                 \
@@ -147,10 +151,11 @@
     X(key_tracestate)                                                       \
     X(key_baggage)                                                          \
     X(key_remote_addr)                                                      \
+    X(key_request_method)                                                   \
     X(key_gunicorn_socket)                                                  \
     X(key_werkzeug_socket)                                                  \
     X(header_request_id) /* "X-Request-ID" (start_response.c) */            \
-    X(asgi_header_name)  /* b"x-request-id" (policy.c) */                     \
+    X(asgi_header_name)  /* b"x-request-id" (policy.c) */                   \
     X(asgi_face)         /* its __call__'s function (asgi.c) */             \
     X(asgi_start)        /* types of messages (asgi_channel.c) */           \
     X(asgi_body)                                                            \

@@ -22,6 +22,7 @@ typedef struct {
     ScProducer *producer; /* as long as there is something to come */
     Py_ssize_t prefetch;
     int64_t cleanup;
+    ScPlace place; /* from the first step to the end */
     bool propagate;
     bool over;
     atomic_bool busy; /* a thread is inside a step */
@@ -55,11 +56,18 @@ start(Stream *self)
     if (loop == NULL) {
         return -1;
     }
+    if (sc_bridge_admit(self->bridge, &self->place) < 0) {
+        Py_DECREF((PyObject *)loop);
+        return -1;
+    }
     self->loop = loop;
     self->producer = sc_producer_new(loop, self->source, self->context,
                                      (size_t)self->prefetch, self->propagate,
                                      self->cleanup);
     Py_CLEAR(self->source);
+    if (self->producer == NULL) {
+        sc_bridge_release(self->bridge, &self->place);
+    }
     return self->producer ? 0 : -1;
 }
 
@@ -76,6 +84,7 @@ static void
 forget(Stream *self)
 {
     self->over = true;
+    sc_bridge_release(self->bridge, &self->place);
     if (self->source != NULL && PyCoro_CheckExact(self->source)) {
         sc_call_close_coroutine(self->source);
     }
@@ -390,6 +399,9 @@ stream_clear(Stream *self)
         }
     }
     self->over = true;
+    if (self->bridge != NULL) {
+        sc_bridge_release(self->bridge, &self->place);
+    }
     Py_CLEAR(self->producer);
     Py_CLEAR(self->source);
     Py_CLEAR(self->context);

@@ -37,7 +37,8 @@ struct ScThreads {
     Slot *idle;
     size_t idle_count;
     size_t alive;
-    size_t blocked; /* threads inside sc_threads_block */
+    size_t busy;    /* threads inside a job */
+    size_t blocked; /* of these, inside sc_threads_block */
     bool closed;
     bool let_go; /* sc_threads_free was called: the last thread frees */
     unsigned workers;
@@ -111,6 +112,16 @@ static size_t
 running(ScThreads *threads)
 {
     return threads->alive - threads->idle_count - threads->blocked;
+}
+
+/* Jobs in the queue that a thread is, or will be, on its way to do not wait
+ * for room. */
+static bool
+is_full(ScThreads *threads)
+{
+    size_t taken = threads->busy - threads->blocked;
+    size_t free = taken < threads->workers ? threads->workers - taken : 0;
+    return threads->queued >= threads->room + free;
 }
 
 static ScJob *
@@ -199,7 +210,9 @@ run_jobs(ScThreads *threads, Slot *slot, void *thread)
             lie_down(threads, slot);
             continue;
         }
+        threads->busy += job != NULL;
         pthread_mutex_unlock(&threads->lock);
+        bool did = job != NULL;
         if (job == NULL) {
             /* Pausing may take its time: the queue is looked at again. */
             work->pause(thread);
@@ -213,6 +226,7 @@ run_jobs(ScThreads *threads, Slot *slot, void *thread)
             job->run(job, thread);
         }
         pthread_mutex_lock(&threads->lock);
+        threads->busy -= did;
     }
     pthread_mutex_unlock(&threads->lock);
     if (paused) {
@@ -340,7 +354,7 @@ sc_threads_push(ScThreads *threads, ScJob *job, ScSummons *summons)
     if (threads->closed) {
         result = SC_THREADS_CLOSED;
     }
-    else if (threads->queued >= threads->room) {
+    else if (is_full(threads)) {
         result = SC_THREADS_FULL;
     }
     else {

@@ -15,6 +15,9 @@ sc_watch_want(ScCall *call)
     if (loop->watch_wanted != NULL) {
         loop->watch_wanted->watch.prev = call;
     }
+    else {
+        loop->watch_since = loop->polled_at;
+    }
     loop->watch_wanted = call;
 }
 
@@ -101,4 +104,13 @@ sc_watch_end(ScCall *call)
 {
     forget_want(call);
     disarm(call);
+}
+
+void
+sc_watch_drop(ScCall *call)
+{
+    if (call->watch.fd >= 0) {
+        close(call->watch.fd);
+        call->watch.fd = -1;
+    }
 }

@@ -1,11 +1,12 @@
 /* Watch: has the client gone whose request waits for a call?
  *
  * A call that is made in the name of a request with a connection wants a
- * watch.  It gets one when its loop is about to sleep, and not before: calls
- * that never wait cost nothing.  Then a duplicate of the connection's
- * descriptor joins the loop's epoll set, until the call is settled.  The
- * duplicate's number is ours alone, so that whatever the server does with its
- * own one meanwhile, we never take another's descriptor out of the set.
+ * watch.  It gets one when its loop is about to sleep, or has been busy for
+ * some ms, and not before: calls that never wait cost nothing.  Then a
+ * duplicate of the connection's descriptor joins the loop's epoll set, until
+ * the call is settled.  The duplicate's number is ours alone, so that whatever
+ * the server does with its own one meanwhile, we never take another's
+ * descriptor out of the set.
  *
  * Who may touch it: the owner of the loop.  Attached.  */
 #ifndef SIDECAR_CORE_WATCH_H
@@ -32,5 +33,9 @@ void sc_watch_arm(ScLoop *loop);
 /* Its descriptor has had an event; and the end of it, in any state. */
 void sc_watch_event(struct ScCall *call, uint32_t events);
 void sc_watch_end(struct ScCall *call);
+
+/* In the child of a fork, where the loop is dead, and its epoll set the
+ * parent's: let the connection go. */
+void sc_watch_drop(struct ScCall *call);
 
 #endif

@@ -93,7 +93,14 @@ static bool
 judge(ScOwner *self, ScVerdict verdict)
 {
     int none = SC_VERDICT_NONE;
-    return atomic_compare_exchange_strong(&self->verdict, &none, verdict);
+    if (!atomic_compare_exchange_strong(&self->verdict, &none, verdict)) {
+        return false;
+    }
+    atomic_ullong *counts = self->st->request_counts;
+    atomic_fetch_add_explicit(
+        &counts[verdict == SC_VERDICT_LATE ? SC_COUNT_LATE : SC_COUNT_LEFT], 1,
+        memory_order_relaxed);
+    return true;
 }
 
 bool
@@ -247,11 +254,11 @@ cancel_listed(ScOwner *self, PyObject *lists[LISTS], const char *how)
         return 0;
     }
     PyObject *function = sc_state_import("sidecar._request", how);
-    PyObject *none = function
-                         ? PyObject_CallFunction(
-                               function, "OOOOd", (PyObject *)self, tasks,
-                               futures, struck, (double)self->cleanup / 1e9)
-                         : NULL;
+    PyObject *none =
+        function ? PyObject_CallFunction(function, "OOOOd", (PyObject *)self,
+                                         tasks, futures, struck,
+                                         (double)self->cleanup / 1e9)
+                 : NULL;
     Py_XDECREF(function);
     Py_XDECREF(none);
     return none ? 0 : -1;

@@ -35,6 +35,18 @@ typedef enum {
     SC_VERDICT_ENDED, /* the response is closed */
 } ScVerdict;
 
+/* What is counted, of all requests of this interpreter: state.h. */
+typedef enum {
+    SC_COUNT_REQUESTS,
+    SC_COUNT_BAD_ID,
+    SC_COUNT_BAD_TRACEPARENT,
+    SC_COUNT_BAD_TRACESTATE,
+    SC_COUNT_BAD_BAGGAGE, /* members that were left out */
+    SC_COUNT_BAD_DEADLINE,
+    SC_COUNT_LATE, /* verdicts */
+    SC_COUNT_LEFT,
+} ScCount;
+
 typedef enum { SC_WORK_CALL, SC_WORK_TASK, SC_WORK_FUTURE } ScWorkKind;
 
 typedef struct ScWork {

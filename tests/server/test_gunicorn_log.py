@@ -31,8 +31,9 @@ WORKERS = {"sync": [], "gthread": ["--worker-class", "gthread", "--threads", "4"
 @pytest.fixture
 def start(serve, gunicorn_command, gunicorn_environment):
     def start(config: str, *options: str) -> Server:
+        # One worker, that has answered: gunicorn loses a stop that reaches a worker before its signals are set up.
         server = serve(
-            *gunicorn_command(*options, "logged:application"),
+            *gunicorn_command("--workers", "1", *options, "logged:application"),
             environment=gunicorn_environment,
             files={"gunicorn.conf.py": config, "logged.py": APP},
         )

@@ -368,6 +368,9 @@ class TestNumbers:
         "ForkedError": "SC0004",
         "LoopOwnedError": "SC0005",
         "NoCallerError": "SC0006",
+        "DeadlineExceeded": "SC0007",
+        "ClientDisconnected": "SC0008",
+        "Overloaded": "SC0009",
     }
 
     def test_never_change(self) -> None:

@@ -1,14 +1,19 @@
-"""To go into tests/unit/test_deadlock.py, class TestBridges."""
+"""Deadlocks that are named after the coroutine: calls between bridges, and faces that can be pickled."""
+
 import pickle
+
 import pytest
+
 import sidecar
 from sidecar import anycall
 from sidecar.errors import DeadlockError
 
 LONG = 30
 
+
 async def give(value=1):
     return value
+
 
 class TestBridges:
     @pytest.mark.parametrize("thread", ["main", "pool"])
@@ -30,9 +35,12 @@ class TestBridges:
             async def second():
                 return a.run_sync(give())
 
-            call = lambda: a.run_sync(first())
+            def call():
+                return a.run_sync(first())
+
             error = call() if thread == "main" else sidecar.submit(call).result(LONG)
             assert "a callback of the loop" not in str(error)
+
 
 @pytest.mark.parametrize("function", [sidecar.stream, sidecar.wrap_context, anycall.call_any, sidecar.Sidecar.stream])
 def test_frameless_functions_are_pickled_by_name(function):

@@ -314,7 +314,7 @@ def test_a_pool_that_its_own_job_drops() -> None:
     [
         ((0, "x"), ValueError, "workers must be from 1 to 1024, not 0"),
         ((1025, "x"), ValueError, "workers must be from 1 to 1024, not 1025"),
-        ((1, "x", 0), ValueError, "room must be 1 job or more, not 0"),
+        ((1, "x", -1), ValueError, "room must be 0 jobs or more, not -1"),
         ((1, 5), TypeError, "str, not int"),
         (("1", "x"), TypeError, "str"),
         ((), TypeError, "workers"),

@@ -386,8 +386,9 @@ class TestLostErrors:
             request = sidecar.current()
             assert request is not None
             ids.append(request.id)
-            sidecar.get_bridge().submit(fail)
-            sidecar.get_bridge().submit(fail_later)
+            # Else they would end with the request, perhaps before they fail.
+            sidecar.get_bridge().submit(fail, detach=True)
+            sidecar.get_bridge().submit(fail_later, detach=True)
             start_response("204 No Content", [])
             return []
 

@@ -56,6 +56,10 @@ def test_attributes_and_repr():
     assert middleware.app is middleware.wrapped is app
     assert repr(middleware) == f"<sidecar.WSGIMiddleware around {app!r}>"
     assert sidecar.WSGIMiddleware(app=app).app is app
+    with pytest.raises(TypeError):
+        sidecar.WSGIMiddleware(app, "X-Request-ID")
+    with pytest.raises(TypeError, match="there is no option 'timeout'; there are request_id_header, trust, deadline"):
+        sidecar.WSGIMiddleware(app, timeout=3)
 
 
 @pytest.mark.parametrize("app", [None, "module:app", 3])
