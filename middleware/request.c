@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/module.h"
 #include "middleware/inbound_id.h"
+#include "middleware/opentelemetry.h"
 #include "middleware/request_id.h"
 
 /* -- arrival -------------------------------------------------------------- */
@@ -163,6 +164,8 @@ sc_request_detach(PyObject *request)
     self->trusted = from->trusted;
     self->traced = from->traced;
     self->linked = from->linked;
+    self->continued = from->continued;
+    self->bridged = from->bridged;
     self->trace = from->trace;
     self->link = from->link;
     self->tracestate = Py_XNewRef(from->tracestate);
@@ -403,6 +406,8 @@ static PyMethodDef request_methods[] = {
      submit_doc},
     {"time_left", SC_METHOD(request_time_left), METH_NOARGS, time_left_doc},
     {"headers", sc_request_headers, METH_NOARGS, headers_doc},
+    {"_own_trace", sc_request_own_trace, METH_NOARGS, NULL},
+    {"_adopt_trace", sc_request_adopt_trace, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

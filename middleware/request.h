@@ -45,8 +45,10 @@ typedef struct {
     bool trusted;
     bool traced;           /* what follows is there */
     bool linked;           /* an inbound trace was not continued */
+    bool continued;        /* it was */
+    bool bridged;          /* OpenTelemetry's context is asked first */
     ScTraceContext trace;  /* ours: the span is the request's own */
-    ScTraceContext link;   /* the one that was not continued */
+    ScTraceContext link;   /* the one that came in, of these two */
     PyObject *tracestate;  /* canonical; or NULL */
     PyObject *baggage;     /* dict of str; NULL: not parsed yet */
     PyObject *baggage_out; /* the header to pass on; or NULL */

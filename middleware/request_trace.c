@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "middleware/baggage.h"
+#include "middleware/opentelemetry.h"
 
 /* -- what came in -----------------------------------------------------------
  */
@@ -22,13 +23,14 @@ take_traceparent(ScRequest *self)
     if (status != SC_TRACE_OK && status != SC_TRACE_ABSENT) {
         sc_request_count(self->owner.st, SC_COUNT_BAD_TRACEPARENT, 1);
     }
-    if (status == SC_TRACE_OK && self->trusted) {
-        sc_trace_continue(&inbound, &self->trace);
-        return true;
-    }
     if (status == SC_TRACE_OK) {
         self->link = inbound;
-        self->linked = true;
+        self->continued = self->trusted;
+        self->linked = !self->trusted;
+    }
+    if (self->continued) {
+        sc_trace_continue(&inbound, &self->trace);
+        return true;
     }
     sc_trace_start(&self->trace, false);
     return false;
@@ -81,15 +83,21 @@ sc_request_trace(ScRequest *self)
 PyObject *
 sc_request_get_trace_id(PyObject *request, void *Py_UNUSED(closure))
 {
-    const ScTraceContext *trace = sc_request_trace((ScRequest *)request);
-    return PyUnicode_FromStringAndSize(trace->trace_id, SC_TRACE_ID_LENGTH);
+    ScRequest *self = (ScRequest *)request;
+    PyObject *shown = sc_opentelemetry_shown(self, SC_SHOWN_TRACE_ID);
+    return shown ? shown
+                 : PyUnicode_FromStringAndSize(
+                       sc_request_trace(self)->trace_id, SC_TRACE_ID_LENGTH);
 }
 
 PyObject *
 sc_request_get_span_id(PyObject *request, void *Py_UNUSED(closure))
 {
-    const ScTraceContext *trace = sc_request_trace((ScRequest *)request);
-    return PyUnicode_FromStringAndSize(trace->parent_id, SC_SPAN_ID_LENGTH);
+    ScRequest *self = (ScRequest *)request;
+    PyObject *shown = sc_opentelemetry_shown(self, SC_SHOWN_SPAN_ID);
+    return shown ? shown
+                 : PyUnicode_FromStringAndSize(
+                       sc_request_trace(self)->parent_id, SC_SPAN_ID_LENGTH);
 }
 
 static PyObject *
@@ -103,16 +111,72 @@ text_of(const ScTraceContext *trace)
 PyObject *
 sc_request_get_traceparent(PyObject *request, void *Py_UNUSED(closure))
 {
-    return text_of(sc_request_trace((ScRequest *)request));
+    ScRequest *self = (ScRequest *)request;
+    PyObject *shown = sc_opentelemetry_shown(self, SC_SHOWN_TRACEPARENT);
+    return shown ? shown : text_of(sc_request_trace(self));
+}
+
+static PyObject *
+own_tracestate(ScRequest *self)
+{
+    sc_request_trace(self);
+    return self->tracestate ? Py_NewRef(self->tracestate)
+                            : PyUnicode_FromString("");
 }
 
 PyObject *
 sc_request_get_tracestate(PyObject *request, void *Py_UNUSED(closure))
 {
     ScRequest *self = (ScRequest *)request;
+    PyObject *shown = sc_opentelemetry_shown(self, SC_SHOWN_TRACESTATE);
+    return shown ? shown : own_tracestate(self);
+}
+
+PyObject *
+sc_request_own_trace(PyObject *request, PyObject *Py_UNUSED(none))
+{
+    ScRequest *self = (ScRequest *)request;
+    PyObject *traceparent = text_of(sc_request_trace(self));
+    PyObject *tracestate = own_tracestate(self);
+    PyObject *parent =
+        self->continued ? text_of(&self->link) : Py_NewRef(Py_None);
+    PyObject *all = traceparent && tracestate && parent
+                        ? PyTuple_Pack(3, traceparent, tracestate, parent)
+                        : NULL;
+    Py_XDECREF(traceparent);
+    Py_XDECREF(tracestate);
+    Py_XDECREF(parent);
+    return all;
+}
+
+PyObject *
+sc_request_adopt_trace(PyObject *request, PyObject *args)
+{
+    ScRequest *self = (ScRequest *)request;
+    PyObject *traceparent, *tracestate;
+    ScText line = {NULL, 0};
+    ScTraceContext given;
+    if (!PyArg_ParseTuple(args, "UU:_adopt_trace", &traceparent,
+                          &tracestate)) {
+        return NULL;
+    }
+    if (!sc_request_text(traceparent, &line) ||
+        sc_traceparent_parse(&line, 1, &given) != SC_TRACE_OK) {
+        return PyErr_Format(PyExc_ValueError, "%R is no traceparent",
+                            traceparent);
+    }
     sc_request_trace(self);
-    return self->tracestate ? Py_NewRef(self->tracestate)
-                            : PyUnicode_FromString("");
+    Py_BEGIN_CRITICAL_SECTION(self);
+    bool same =
+        memcmp(given.trace_id, self->link.trace_id, SC_TRACE_ID_LENGTH) == 0;
+    self->linked = (self->linked || self->continued) && !same;
+    self->continued = false;
+    self->trace = given;
+    Py_XSETREF(self->tracestate, PyUnicode_GET_LENGTH(tracestate) > 0
+                                     ? Py_NewRef(tracestate)
+                                     : NULL);
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
 }
 
 PyObject *
@@ -260,6 +324,9 @@ sc_request_headers(PyObject *request, PyObject *Py_UNUSED(none))
         (self->baggage_out != NULL &&
          put(headers, "baggage", self->baggage_out) < 0)) {
         Py_CLEAR(headers);
+    }
+    else {
+        sc_opentelemetry_inject(self, headers);
     }
     return headers;
 }

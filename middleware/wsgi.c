@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
+#include "middleware/opentelemetry.h"
 #include "middleware/scope.h"
 #include "middleware/start_response.h"
 #include "middleware/wsgi_body.h"
@@ -168,7 +169,8 @@ call_in_scope(Middleware *self, PyObject *environ, PyObject *start_response)
     PyErr_Clear();
     PyObject *started =
         sc_start_response_new(st, start_response, scope.request, method);
-    if (started != NULL && fill_environ(st, environ, scope.request) == 0) {
+    if (started != NULL && fill_environ(st, environ, scope.request) == 0 &&
+        sc_opentelemetry_begin(st, scope.request, environ) == 0) {
         PyObject *app = Py_NewRef(self->app);
         PyObject *args[2] = {environ, started};
         result = PyObject_Vectorcall(app, args, 2, NULL);
@@ -190,6 +192,10 @@ static PyObject *
 call_guarded(Middleware *self, PyObject *const *args)
 {
     ScState *st = self->st;
+    PyObject *request = PyDict_GetItemWithError(args[0], st->key_request);
+    if (request == NULL || sc_opentelemetry_begin(st, request, args[0]) < 0) {
+        return NULL;
+    }
     PyObject *result = PyObject_Vectorcall(self->app, args, 2, NULL);
     if (result != NULL) {
         return result;
@@ -202,7 +208,7 @@ call_guarded(Middleware *self, PyObject *const *args)
         return NULL;
     }
     PyObject *error = sc_error_take();
-    PyObject *request = PyDict_GetItemWithError(args[0], st->key_request);
+    request = PyDict_GetItemWithError(args[0], st->key_request);
     PyObject *body =
         request ? sc_late_body(st, args[1], request, error, false) : NULL;
     if (body == NULL && !PyErr_Occurred()) {

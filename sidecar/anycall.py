@@ -149,7 +149,8 @@ class Bridged(Generic[_P, _T]):
 
 def _like(func: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``functools.wraps(func)``. That fails on 3.12 for a class whose type parameters are a descriptor: ``type``."""
-    names: list[Any] = [name for name in functools.WRAPPER_ASSIGNMENTS if name != "__type_params__"]
+    assignments: tuple[str, ...] = functools.WRAPPER_ASSIGNMENTS
+    names: list[Any] = [name for name in assignments if name != "__type_params__"]
     if isinstance(getattr(func, "__type_params__", None), tuple):
         names.append("__type_params__")
     return functools.wraps(func, names)

@@ -30,6 +30,7 @@ int sc_producer_init(PyObject *module);
 int sc_stream_init(PyObject *module);
 int sc_policy_init(PyObject *module);
 int sc_request_init(PyObject *module);
+int sc_opentelemetry_init(PyObject *module);
 int sc_scope_init(PyObject *module);
 int sc_start_response_init(PyObject *module);
 int sc_wsgi_body_init(PyObject *module);

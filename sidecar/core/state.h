@@ -152,6 +152,7 @@
     X(key_baggage)                                                          \
     X(key_remote_addr)                                                      \
     X(key_request_method)                                                   \
+    X(name_opentelemetry) /* its API's module (opentelemetry.c) */          \
     X(key_gunicorn_socket)                                                  \
     X(key_werkzeug_socket)                                                  \
     X(header_request_id) /* "X-Request-ID" (start_response.c) */            \

@@ -46,7 +46,13 @@ def test_consumer_sees_the_types(tmp_path: Path) -> None:
 
 # Modules that cannot be imported without a package, which is not to be had for every Python (gevent has no wheel for
 # free-threaded CPython). An entry that is not needed is an error to stubtest: where the package is, they are checked.
-NEEDED = {"sidecar._gevent": "gevent"}
+NEEDED = {
+    "sidecar._gevent": "gevent",
+    "sidecar._opentelemetry": "opentelemetry",
+    "sidecar.django": "django",
+    "sidecar.flask": "flask",
+    "sidecar.gunicorn_log": "gunicorn",
+}
 
 
 def test_stubs_match_the_binary(tmp_path: Path) -> None:
