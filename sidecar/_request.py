@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from sidecar._core import Request
     from sidecar._submit import Submitted
 
-    Task = asyncio.Task[Any]
-    Struck = Sequence[Union[Task, Submitted]]
+    _Task = asyncio.Task[Any]
+    _Struck = Sequence[Union[_Task, Submitted]]
 
 __all__ = ["answer_late", "cancel", "end", "late_text", "note_overload", "overload_text", "retry_after"]
 
 
-def cancel(request: Request, tasks: list[Task], futures: list[Submitted], struck: Struck, bound: float) -> None:
+def cancel(request: Request, tasks: list[_Task], futures: list[Submitted], struck: _Struck, bound: float) -> None:
     """Cancel what the request has begun, from any thread, and each once.
 
     ``struck`` was cancelled before: a second time would cut its cleanup short. ``bound`` is for ``end()``.
@@ -40,14 +40,14 @@ def cancel(request: Request, tasks: list[Task], futures: list[Submitted], struck
             pass  # its loop was closed, and has cancelled all that ran on it
 
 
-def _cancel_task(task: Task, futures: list[Submitted]) -> None:
+def _cancel_task(task: _Task, futures: list[Submitted]) -> None:
     """On its loop: unless a future that was submitted, or the step of a stream, has cancelled it just now."""
     by_its_step = getattr(task.get_coro(), "_is_cancelled", bool)
     if not by_its_step() and not any(future._task is task for future in futures):
         task.cancel()
 
 
-def end(request: Request, tasks: list[Task], futures: list[Submitted], struck: Struck, bound: float) -> None:
+def end(request: Request, tasks: list[_Task], futures: list[Submitted], struck: _Struck, bound: float) -> None:
     """Cancel it, and wait at most ``bound`` seconds for its end: not on a thread that runs an event loop."""
     deadline = time.monotonic() + bound
     cancel(request, tasks, futures, struck, bound)
@@ -59,7 +59,7 @@ def end(request: Request, tasks: list[Task], futures: list[Submitted], struck: S
     all_tasks = [task for task in all_tasks if not task.get_loop().is_closed()]
     running = [*futures, *(one for one in struck if not isinstance(one, asyncio.Task))]
     running = [future for future in running if not future.done()]
-    by_loop: dict[asyncio.AbstractEventLoop, list[Task]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Task]] = {}
     for task in all_tasks:
         by_loop.setdefault(task.get_loop(), []).append(task)
     waits = [_wait_on(loop, group, deadline - time.monotonic()) for loop, group in by_loop.items()]
@@ -83,7 +83,7 @@ def _name_of_function(function: Any) -> str:
     return f"{function.__qualname__}() at {code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 
-def _wait_on(loop: asyncio.AbstractEventLoop, tasks: list[Task], limit: float) -> concurrent.futures.Future[None]:
+def _wait_on(loop: asyncio.AbstractEventLoop, tasks: list[_Task], limit: float) -> concurrent.futures.Future[None]:
     async def wait() -> None:
         await asyncio.wait(tasks, timeout=max(limit, 0.0))
 

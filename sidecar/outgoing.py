@@ -86,14 +86,14 @@ def requests_adapter(*args: Any, **kwargs: Any) -> requests.adapters.HTTPAdapter
     """
     from requests.adapters import HTTPAdapter
 
-    class Adapter(HTTPAdapter):  # type: ignore[misc,unused-ignore]
-        def send(self, request: requests.PreparedRequest, *rest: Any, **options: Any) -> requests.Response:
-            # The session makes the next hop of a redirect from the request it knows: that one stays as it is.
-            sent = request.copy()
-            _add(sent.headers)
-            return super().send(sent, *rest, **options)
+    def send(self: Any, request: requests.PreparedRequest, *rest: Any, **options: Any) -> requests.Response:
+        # The session makes the next hop of a redirect from the request it knows: that one stays as it is.
+        sent = request.copy()
+        _add(sent.headers)
+        return HTTPAdapter.send(self, sent, *rest, **options)
 
-    return Adapter(*args, **kwargs)
+    adapter: type[HTTPAdapter] = type("SidecarAdapter", (HTTPAdapter,), {"send": send})
+    return adapter(*args, **kwargs)
 
 
 def _add(mapping: MutableMapping[str, Any], before: dict[str, str] | None = None) -> dict[str, str]:
