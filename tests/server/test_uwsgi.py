@@ -121,9 +121,9 @@ def test_uwsgis_answer_for_an_app_that_raises(serve, uwsgi):
 
 def test_the_access_log_has_the_id(one):
     responses = one.get_many(["/plain", "/own_header", "/check", "/file"] * 3, 4)
-    log = one.log
-    for response in responses:
-        assert f"logged={response.ids[0]} uri=" in log
+    lines = [f"logged={response.ids[0]} uri=" for response in responses]
+    # uWSGI writes them once the client has its answer.
+    wait_for(lambda: all(line in one.log for line in lines), "a line for each")
 
 
 def test_a_whole_buffer_of_headers_is_served(one):
