@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Union
 
-from sidecar._support import logger, name_of
+from sidecar._support import logger, name_of, start_thread
 from sidecar.errors import Overloaded
 
 if TYPE_CHECKING:
@@ -48,12 +50,33 @@ def _cancel_task(task: _Task, futures: list[Submitted]) -> None:
 
 
 def end(request: Request, tasks: list[_Task], futures: list[Submitted], struck: _Struck, bound: float) -> None:
-    """Cancel it, and wait at most ``bound`` seconds for its end: not on a thread that runs an event loop."""
+    """Cancel it, and wait at most ``bound`` seconds for its end.
+
+    Not on a thread that runs an event loop, as a server of ASGI does: that one must go on, and may be the very one
+    that they wait for. There another thread waits.
+    """
     deadline = time.monotonic() + bound
     cancel(request, tasks, futures, struck, bound)
+    if _runs_a_loop():
+        wait = functools.partial(_wait_and_name, request, tasks, futures, struck, bound, deadline)
+        start_thread(functools.partial(contextvars.Context().run, wait), "Sidecar-end")
+    else:
+        _wait_and_name(request, tasks, futures, struck, bound, deadline)
+
+
+def _runs_a_loop() -> bool:
     if asyncio._get_running_loop() is not None:
-        # That one must go on, and may be the very one that they wait for.
-        return
+        return True
+    lowlevel: Any = sys.modules.get("trio.lowlevel")
+    try:
+        return lowlevel is not None and lowlevel.current_task() is not None
+    except (AttributeError, RuntimeError):  # it is just being imported; none runs here
+        return False
+
+
+def _wait_and_name(
+    request: Request, tasks: list[_Task], futures: list[Submitted], struck: _Struck, bound: float, deadline: float
+) -> None:
     all_tasks = tasks + [one for one in struck if isinstance(one, asyncio.Task)]
     # Of a closed loop, or one that stayed with the parent of a fork, none runs any more.
     all_tasks = [task for task in all_tasks if not task.get_loop().is_closed()]

@@ -320,6 +320,8 @@ sc_owner_strike(ScOwner *self, ScVerdict verdict)
 void
 sc_owner_end(ScOwner *self)
 {
+    /* The server closes it now. */
+    atomic_store(&self->peer, -1);
     if (atomic_exchange(&self->verdict, SC_VERDICT_ENDED) !=
             SC_VERDICT_ENDED &&
         !is_idle(self)) {

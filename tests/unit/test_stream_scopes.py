@@ -185,14 +185,17 @@ class TestScopesAcrossYields:
         async def fail():
             raise LookupError("in the group")
 
+        failed = threading.Event()
+
         async def grouped():
             async with asyncio.TaskGroup() as group:
-                yield group.create_task(fail())
+                group.create_task(fail()).add_done_callback(lambda _: failed.set())
+                yield "begun"
                 yield "not reached"
 
         stream = bridge.stream(grouped())
-        task = next(stream)
-        wait_for(task.done, "the task has failed")
+        assert next(stream) == "begun"
+        assert failed.wait(60), "the task has failed"
         with pytest.raises(ExceptionGroup) as caught:  # noqa: F821
             next(stream)
         assert isinstance(caught.value.exceptions[0], LookupError)
