@@ -48,3 +48,5 @@ try:
     submit(crawl, "/lost").result()
 except NoCallerError as error:
     print(error.code)  # -> SC0006
+
+database.close()
