@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_late", "cancel", "end", "late_text", "note_overload", "overload_text", "retry_after"]
 
+# Seconds for a loop to tell what is left, beyond the bound of the wait.
+_GRACE = 0.5
+
 
 def cancel(request: Request, tasks: list[_Task], futures: list[Submitted], struck: _Struck, bound: float) -> None:
     """Cancel what the request has begun, from any thread, and each once.
@@ -85,9 +88,16 @@ def _wait_and_name(
     by_loop: dict[asyncio.AbstractEventLoop, list[_Task]] = {}
     for task in all_tasks:
         by_loop.setdefault(task.get_loop(), []).append(task)
-    waits = [_wait_on(loop, group, deadline - time.monotonic()) for loop, group in by_loop.items()]
-    concurrent.futures.wait([*waits, *running], timeout=max(deadline - time.monotonic(), 0.0))
-    left = [name_of(task.get_coro()) for task in all_tasks if not task.done()]
+    waits = {_wait_on(loop, group, deadline - time.monotonic()): group for loop, group in by_loop.items()}
+    concurrent.futures.wait(running, timeout=max(deadline - time.monotonic(), 0.0))
+    # They end by themselves, just after that; a loop that stands still has told nothing, and none of its tasks ended.
+    concurrent.futures.wait(waits, timeout=max(deadline - time.monotonic(), 0.0) + _GRACE)
+    left: list[str] = []
+    for wait, group in waits.items():
+        if not wait.done():
+            left += [name_of(task.get_coro()) for task in group]
+        elif not wait.cancelled():  # it is where the bridge was shut down meanwhile, which names them itself
+            left += wait.result()
     left += [_name_of_function(future._what) for future in running if not future.done()]
     if left:
         logger.warning(
@@ -106,17 +116,22 @@ def _name_of_function(function: Any) -> str:
     return f"{function.__qualname__}() at {code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 
-def _wait_on(loop: asyncio.AbstractEventLoop, tasks: list[_Task], limit: float) -> concurrent.futures.Future[None]:
-    async def wait() -> None:
-        await asyncio.wait(tasks, timeout=max(limit, 0.0))
+def _wait_on(
+    loop: asyncio.AbstractEventLoop, tasks: list[_Task], limit: float
+) -> concurrent.futures.Future[list[str]]:
+    """Those that are not over by then, by name: a task is asked on its loop only."""
+
+    async def wait() -> list[str]:
+        _, pending = await asyncio.wait(tasks, timeout=max(limit, 0.0))
+        return [name_of(task.get_coro()) for task in tasks if task in pending]
 
     coro = wait()
     try:
         return asyncio.run_coroutine_threadsafe(coro, loop)
     except RuntimeError:
         coro.close()  # the loop was closed
-        nothing: concurrent.futures.Future[None] = concurrent.futures.Future()
-        nothing.set_result(None)
+        nothing: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
+        nothing.set_result([])
         return nothing
 
 
