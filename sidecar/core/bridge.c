@@ -388,7 +388,11 @@ static PyObject *
 module_has_bridge(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     ScState *st = sc_state_of_module(module);
-    return PyBool_FromLong(st->default_bridge != NULL);
+    bool has;
+    Py_BEGIN_CRITICAL_SECTION(module);
+    has = st->default_bridge != NULL;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(has);
 }
 
 static PyObject *
