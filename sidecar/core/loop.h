@@ -81,7 +81,7 @@ typedef struct ScLoop {
     unsigned tenure; /* counts the turns that ended with such tasks */
     unsigned generation;
     bool bridged;
-    bool closed;
+    atomic_bool closed; /* any thread looks whether it still pays to send */
     bool stopping;
     bool debug;
     PyObject *starting; /* borrowed: the call, or producer, whose task is

@@ -27,7 +27,11 @@ def stubborn() -> Iterator[Stubborn]:
     made = Stubborn()
     yield made
     made.let_go.set()
-    wait_for(lambda: all(task.done() for task in made.tasks), "the stubborn end when let go")
+
+    async def are_over() -> bool:
+        return all(task.done() for task in made.tasks)
+
+    wait_for(lambda: sidecar.run_sync(are_over()), "the stubborn end when let go")
 
 
 class TestWhatDoesNotEnd:
