@@ -28,7 +28,10 @@ def start(request, serve, gunicorn_command, gunicorn_environment) -> Callable[..
             pytest.importorskip("werkzeug", reason="werkzeug is not installed")
             command = [sys.executable, str(APP), "{socket}"]
         else:
-            command = gunicorn_command("--worker-class", request.param, "-c", "python:sidecar.gunicorn")
+            # One that has answered: gunicorn loses a stop that comes before a worker has its handlers.
+            command = gunicorn_command(
+                "--workers", "1", "--worker-class", request.param, "-c", "python:sidecar.gunicorn"
+            )
             command += ["--threads", "4"] * (request.param == "gthread") + ["leaving:application"]
         return serve(*command, environment=environment).wait_ready()
 
