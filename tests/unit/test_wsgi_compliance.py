@@ -173,13 +173,17 @@ def serve(app: App, method: str) -> tuple[str, list[tuple[str, str]], bytes]:
     return started[0], started[1], b"".join(written)
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("app", APPS, ids=lambda app: app.__name__)
-def test_no_complaint(app: App, arrangement: str, method: str) -> None:
+def test_no_complaint(app: App, arrangement: str) -> None:
     with_body = app not in (nothing, not_modified)
-    if method == "HEAD" and with_body and arrangement.startswith("lint"):
-        pytest.skip("werkzeug's lint wants the application to leave a HEAD's body out")
+    for method in ("GET", "HEAD", "POST"):
+        # werkzeug's lint wants the application to leave a HEAD's body out.
+        if not (method == "HEAD" and with_body and arrangement.startswith("lint")):
+            check(app, arrangement, method)
+
+
+def check(app: App, arrangement: str, method: str) -> None:
     bodies.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
