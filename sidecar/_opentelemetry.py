@@ -38,7 +38,7 @@ __all__ = ["begin", "end", "inject", "shown"]
 _READS_ENVIRON = "opentelemetry.instrumentation.wsgi"
 _READS_SCOPE = "opentelemetry.instrumentation.asgi"
 _SAMPLED, _RANDOM = 1, 2
-
+_HEADERS = ("traceparent", "tracestate", "baggage")
 
 
 class _RequestSpan(NonRecordingSpan):  # type: ignore[misc,unused-ignore]
@@ -91,20 +91,28 @@ def shown(what: int) -> str | None:
 
 
 def inject(request: Request, headers: dict[str, str]) -> None:
-    """Have the configured propagators write the headers of an outgoing call: of the current span, if it is one."""
+    """Have the configured propagators write the headers of an outgoing call: of the current span, if it is one.
+
+    They say what is sent, and whether at all. What they would write of the request's own trace and baggage stays as
+    it is here: theirs knows fewer forms of it (no properties of baggage, no tracestate of level 2).
+    """
     span = trace.get_current_span()
     here = context.get_current()
-    own, tracestate, _ = request._own_trace()
+    ours = {name: headers.pop(name) for name in _HEADERS if name in headers}
     if isinstance(span, _RequestSpan) or not span.get_span_context().is_valid:
         # The application has made no span: the call is a child of the request's.
-        sent = _span(headers.get("traceparent", own), tracestate)
-        here = trace.set_span_in_context(sent, here)
+        own, tracestate, _ = request._own_trace()
+        here = trace.set_span_in_context(_span(ours.get("traceparent", own), tracestate), here)
         if not baggage.get_all(here):
             here = _with_baggage(request, here)
-    # The propagators say what is sent, in which form, and whether at all.
-    for name in ("traceparent", "tracestate", "baggage"):
-        headers.pop(name, None)
+        if dict(baggage.get_all(here)) != request.baggage:
+            ours.pop("baggage", None)  # the application has put more into OpenTelemetry's
+    else:
+        ours = {}
     propagate.inject(headers, here)
+    # A tracestate may be one that theirs refuses whole; it belongs to the traceparent.
+    kept = {"traceparent": "traceparent", "tracestate": "traceparent", "baggage": "baggage"}
+    headers.update({name: value for name, value in ours.items() if kept[name] in headers})
     if "traceparent" in headers:
         headers["traceparent"] = _random_as(request, headers["traceparent"])
 

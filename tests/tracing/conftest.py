@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -69,12 +68,6 @@ def all_started(services: Callable[[str, str], Send]) -> None:
         services(trust, "wsgiref")
     services("always", "werkzeug")
     services("untrusted", "werkzeug")
-
-
-@pytest.fixture(autouse=True)
-def without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something else may have loaded it into this process: then its propagators would write the headers."""
-    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
 
 
 @pytest.fixture
