@@ -21,8 +21,12 @@ static const int64_t WATCH_AFTER = 10 * INT64_C(1000000);
 static const int64_t BREATHE_EVERY = 5 * INT64_C(1000000);
 
 /* What a hand-over costs, about: a driver whose call is done goes on for so
- * long with what is ready, where others wait for just that. */
+ * long with what is ready, where others wait for just that.  Where most of
+ * them do, it goes on for so long for each: who leaves earlier has them all
+ * wait for the GIL in turn, only to find the loop handed to one that has yet
+ * to get it.  At most CPython's switch interval. */
 static const int64_t LINGER = 50 * INT64_C(1000);
+static const int64_t LINGER_MOST = 5 * INT64_C(1000000);
 
 /* asyncio.constants.DEBUG_STACK_DEPTH */
 enum { DEBUG_STACK_DEPTH = 10 };
@@ -474,15 +478,16 @@ settle_exit(ScLoop *self, PyObject *handle, struct ScCall *own)
 
 /* Whose turn it is. */
 typedef struct {
-    struct ScCall *own;   /* NULL: the pump's */
-    int64_t linger_until; /* 0: its call is not done */
+    struct ScCall *own; /* NULL: the pump's */
+    int64_t done_at;    /* 0: its call is not */
+    int64_t most;       /* from then on: LINGER for each of who waited */
 } Driver;
 
 /* Is the turn over?  A caller leaves when its own call is done, but does not
  * wake a waiter for a few microseconds of work that it can do itself: it
- * lingers while work is ready and a waiter queued, for LINGER at most; and so
- * does the consumer of a stream that reads ahead, whose next item may be what
- * is ready. */
+ * lingers while work is ready and a waiter queued, within a limit; and so does
+ * the consumer of a stream that reads ahead, whose next item may be what is
+ * ready. */
 static bool
 is_over(ScLoop *self, Driver *driver)
 {
@@ -490,17 +495,21 @@ is_over(ScLoop *self, Driver *driver)
         return false;
     }
     ScDrive *drive = self->drive;
-    if (drive->owner_restricted ||
-        (atomic_load_explicit(&drive->eligible, memory_order_relaxed) == 0 &&
-         !driver->own->ahead) ||
+    size_t waiters =
+        atomic_load_explicit(&drive->eligible, memory_order_relaxed);
+    if (drive->owner_restricted || (waiters == 0 && !driver->own->ahead) ||
         (self->ring.count == 0 && sc_inbox_is_empty(&drive->inbox))) {
         return true;
     }
     int64_t now = sc_clock_now();
-    if (driver->linger_until == 0) {
-        driver->linger_until = now + LINGER;
+    if (driver->done_at == 0) {
+        driver->done_at = now;
+        driver->most = LINGER * (int64_t)(waiters > 0 ? waiters : 1);
     }
-    return now >= driver->linger_until;
+    bool for_most = self->ring.count > waiters / 2;
+    int64_t limit = for_most ? driver->most : LINGER;
+    return now - driver->done_at >=
+           (limit < LINGER_MOST ? limit : LINGER_MOST);
 }
 
 /* The handles that are ready now.  SC_DRIVE_YIELD: they have run, or there is
