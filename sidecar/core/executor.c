@@ -113,19 +113,27 @@ pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     return future;
 }
 
+/* How long a thread that looks out takes to see a job and to ask for the GIL,
+ * in looks: less than a microsecond. */
+enum { HAND_OVER = 40 };
+
 /* A loop that has no other job to hear of will wait for this one: it lets go
  * first, so that the thread that it wakes finds the GIL free. */
 static void
 wake(const ScSummons *summons, bool alone)
 {
-    if (summons->sleeps && alone) {
-        Py_BEGIN_ALLOW_THREADS
+    if (!alone || !(summons->sleeps || summons->looks_out)) {
         sc_threads_wake(summons);
-        Py_END_ALLOW_THREADS
+        return;
     }
-    else {
-        sc_threads_wake(summons);
+    Py_BEGIN_ALLOW_THREADS
+    sc_threads_wake(summons);
+    if (summons->looks_out) {
+        for (int i = 0; i < HAND_OVER; i++) {
+            sc_relax();
+        }
     }
+    Py_END_ALLOW_THREADS
 }
 
 int

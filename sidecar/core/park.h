@@ -37,6 +37,17 @@ ScParkWake sc_park_store(ScPark *park, int value);
  * somebody else is woken for nothing, which every wait bears. */
 void sc_park_wake(ScParkWake wake);
 
+/* Between two looks at a word that somebody is about to change. */
+static inline void
+sc_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* Both, where the park's memory outlives the call. */
 static inline void
 sc_park_set(ScPark *park, int value)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,16 +14,28 @@
 
 #define NAME_SIZE 16
 
+/* About what it costs to put a thread to sleep and to wake it again: so long
+ * an idle thread looks out for its next job before it sleeps, if its last ones
+ * came as soon, SOON_ENOUGH times in a row.  Else it sleeps at once. */
+static const int64_t LOOK_OUT = 50 * INT64_C(1000);
+
+enum { SOON_ENOUGH = 2 };
+
 enum { SLOT_EMPTY, SLOT_ALIVE, SLOT_ENDED };
+
+/* The words of an idle thread's park. */
+enum { IDLE_ASLEEP, IDLE_LOOKING_OUT, IDLE_WOKEN };
 
 /* One thread.  The slots live as long as the pool, so that a waker may touch
  * one whose thread has gone meanwhile. */
 typedef struct Slot {
     ScThreads *threads;
     struct Slot *idle_below;
-    ScPark park; /* 0: idle, 1: woken */
+    ScPark park;
     pthread_t id;
     int state;
+    int64_t idle_since; /* under the lock */
+    unsigned soon;      /* under the lock: how many times in a row */
 } Slot;
 
 struct ScThreads {
@@ -40,7 +53,8 @@ struct ScThreads {
     size_t busy;    /* threads inside a job */
     size_t blocked; /* of these, inside sc_threads_block */
     bool closed;
-    bool let_go; /* sc_threads_free was called: the last thread frees */
+    bool let_go;    /* sc_threads_free was called: the last thread frees */
+    bool looks_out; /* there is a processor to look out on */
     unsigned workers;
     unsigned places; /* slots: workers and spares */
     Slot slots[];
@@ -65,6 +79,14 @@ init_sync(ScThreads *threads)
     return rc;
 }
 
+/* More than one? */
+static bool
+has_processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
 ScThreads *
 sc_threads_new(const ScThreadsWork *work, void *context, const char *name,
                unsigned workers, size_t room)
@@ -84,6 +106,7 @@ sc_threads_new(const ScThreadsWork *work, void *context, const char *name,
         errno = rc;
         return NULL;
     }
+    threads->looks_out = has_processors();
     threads->work = work;
     threads->context = context;
     snprintf(threads->name, sizeof(threads->name), "%s", name);
@@ -180,17 +203,54 @@ pop_idle(ScThreads *threads)
     return slot;
 }
 
-/* Under the lock, which it gives back while the thread sleeps. */
+/* Without the lock. */
+static void
+look_out(Slot *slot)
+{
+    int64_t until = slot->idle_since + LOOK_OUT;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (atomic_load_explicit(&slot->park.word, memory_order_acquire) ==
+                IDLE_WOKEN) {
+                return;
+            }
+            sc_relax();
+        }
+    } while (sc_clock_now() < until);
+    int word = IDLE_LOOKING_OUT;
+    atomic_compare_exchange_strong(&slot->park.word, &word, IDLE_ASLEEP);
+}
+
+/* Under the lock, which it gives back while the thread is idle. */
 static void
 lie_down(ScThreads *threads, Slot *slot)
 {
-    atomic_store_explicit(&slot->park.word, 0, memory_order_relaxed);
+    bool looks_out = threads->looks_out && slot->soon >= SOON_ENOUGH;
+    atomic_store_explicit(&slot->park.word,
+                          looks_out ? IDLE_LOOKING_OUT : IDLE_ASLEEP,
+                          memory_order_relaxed);
+    slot->idle_since = sc_clock_now();
     slot->idle_below = threads->idle;
     threads->idle = slot;
     threads->idle_count++;
     pthread_mutex_unlock(&threads->lock);
-    sc_park_wait(&slot->park, 0, SC_NEVER, -1);
+    if (looks_out) {
+        look_out(slot);
+    }
+    sc_park_wait(&slot->park, IDLE_ASLEEP, SC_NEVER, -1);
     pthread_mutex_lock(&threads->lock);
+}
+
+/* Under the lock: it is idle no more. */
+static ScSummons
+rouse(Slot *slot)
+{
+    bool soon = sc_clock_now() - slot->idle_since <= LOOK_OUT;
+    slot->soon = soon ? slot->soon + 1 : 0;
+    int word = atomic_exchange(&slot->park.word, IDLE_WOKEN);
+    return (ScSummons){.sleeps = word == IDLE_ASLEEP,
+                       .looks_out = word == IDLE_LOOKING_OUT,
+                       .wake = {&slot->park.word, slot->park.event_fd}};
 }
 
 static void
@@ -299,19 +359,19 @@ start_thread(ScThreads *threads)
 }
 
 /* Under the lock: let one more thread look at the queue, where one may run.
- * `*woken`: to be woken after it.  What pthread_create returned. */
+ * What pthread_create returned. */
 static int
-summon(ScThreads *threads, Slot **woken)
+summon(ScThreads *threads, ScSummons *summons)
 {
-    *woken = NULL;
     if (running(threads) >= threads->workers) {
         return 0;
     }
-    *woken = pop_idle(threads);
-    if (*woken != NULL || threads->alive >= threads->places) {
+    Slot *slot = pop_idle(threads);
+    if (slot != NULL) {
+        *summons = rouse(slot);
         return 0;
     }
-    return start_thread(threads);
+    return threads->alive < threads->places ? start_thread(threads) : 0;
 }
 
 ScThreads *
@@ -323,17 +383,15 @@ sc_threads_current(void)
 void
 sc_threads_block(ScThreads *threads)
 {
-    Slot *woken = NULL;
+    ScSummons summons = {0};
     pthread_mutex_lock(&threads->lock);
     threads->blocked++;
     if (threads->queued > 0) {
         /* Where no thread can be made, the job waits for those there are. */
-        summon(threads, &woken);
+        summon(threads, &summons);
     }
     pthread_mutex_unlock(&threads->lock);
-    if (woken != NULL) {
-        sc_park_set(&woken->park, 1);
-    }
+    sc_threads_wake(&summons);
 }
 
 void
@@ -347,7 +405,6 @@ sc_threads_unblock(ScThreads *threads)
 int
 sc_threads_push(ScThreads *threads, ScJob *job, ScSummons *summons)
 {
-    Slot *woken = NULL;
     int result = 0, error = 0;
     *summons = (ScSummons){0};
     pthread_mutex_lock(&threads->lock);
@@ -359,15 +416,11 @@ sc_threads_push(ScThreads *threads, ScJob *job, ScSummons *summons)
     }
     else {
         push_job(threads, job);
-        error = summon(threads, &woken);
+        error = summon(threads, summons);
         if (error != 0 && threads->alive == 0) {
             unpush_job(threads, job);
             result = SC_THREADS_NONE;
         }
-    }
-    if (woken != NULL) {
-        summons->sleeps = true;
-        summons->wake = sc_park_store(&woken->park, 1);
     }
     pthread_mutex_unlock(&threads->lock);
     if (result == SC_THREADS_NONE) {
@@ -391,7 +444,8 @@ sc_threads_close(ScThreads *threads)
     pthread_mutex_lock(&threads->lock);
     threads->closed = true;
     for (Slot *slot; (slot = pop_idle(threads)) != NULL;) {
-        sc_park_set(&slot->park, 1);
+        ScSummons summons = rouse(slot);
+        sc_threads_wake(&summons);
     }
     pthread_mutex_unlock(&threads->lock);
 }

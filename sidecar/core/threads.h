@@ -2,7 +2,9 @@
  * threads that are started on demand, up to a maximum, and then kept.
  *
  * A thread that has run out of jobs lies on a stack of idle ones; the one
- * that lay down last is woken first, its caches still warm.  A job that is
+ * that lay down last is woken first, its caches still warm.  Where jobs come
+ * soon after one another it looks out for the next for a moment before it
+ * sleeps, for to be woken takes longer than that.  A job that is
  * submitted while fewer than `workers` run wakes one, or starts another; else
  * it waits its turn, first come, first served.
  *
@@ -70,9 +72,10 @@ enum {
 ScThreads *sc_threads_new(const ScThreadsWork *work, void *context,
                           const char *name, unsigned workers, size_t room);
 
-/* The thread that a job was given to, where it sleeps. */
+/* The thread that a job was given to, if it was an idle one.  Where it looks
+ * out, it sees the job by itself. */
 typedef struct {
-    bool sleeps;
+    bool sleeps, looks_out;
     ScParkWake wake;
 } ScSummons;
 

@@ -416,6 +416,40 @@ test_a_blocked_job_gives_its_place(void)
     finish(threads, &counters);
 }
 
+/* What became of the thread when one more job was pushed, and has run. */
+static ScSummons
+run_one_more(ScThreads *threads)
+{
+    Job job = {.base = {.run = run}};
+    ScSummons summons;
+    CHECK_EQ(sc_threads_push(threads, &job.base, &summons), 0);
+    CHECK(!(summons.sleeps && summons.looks_out));
+    sc_threads_wake(&summons);
+    WAIT_UNTIL(sc_threads_stats(threads).idle == 1);
+    CHECK_EQ(atomic_load(&job.runs), 1);
+    return summons;
+}
+
+static void
+test_it_looks_out_where_jobs_come_soon(void)
+{
+    cpu_set_t set;
+    CHECK_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
+    if (CPU_COUNT(&set) < 2) {
+        return; /* Nobody can look out while somebody else works. */
+    }
+    Counters counters = {0};
+    ScThreads *threads = sc_threads_new(&work, &counters, "t", 1, 10);
+    WAIT_UNTIL(run_one_more(threads).looks_out);
+    for (int i = 0; i < 20; i++) {
+        int64_t next = sc_clock_now() + MILLISECOND;
+        WAIT_UNTIL(sc_clock_now() >= next);
+        /* The first one may have been looked out for, in vain. */
+        CHECK(run_one_more(threads).sleeps || i == 0);
+    }
+    finish(threads, &counters);
+}
+
 int
 main(void)
 {
@@ -428,6 +462,7 @@ main(void)
     test_a_thread_that_cannot_begin_loses_no_job();
     test_names_and_signals();
     test_a_blocked_job_gives_its_place();
+    test_it_looks_out_where_jobs_come_soon();
     test_many_submitters(1);
     test_many_submitters(5);
     return 0;
