@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
+from sidecar._options import bridge_options
 
 if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
@@ -341,6 +342,5 @@ if hasattr(threading, "_DeleteDummyThreadOnDel"):
 
 def new_default_bridge() -> Sidecar:
     from sidecar._bridge import Sidecar
-    from sidecar._options import bridge_options
 
     return Sidecar(**bridge_options(os.environ))

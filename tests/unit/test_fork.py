@@ -111,6 +111,27 @@ def test_the_childs_finalizers_leave_the_parents_descriptors_watched(script):
     """) == "fine\n"
 
 
+def test_a_first_call_imports_nothing(script):
+    """A child that is forked during an import finds that module's lock held for good."""
+    assert script("""
+        before = {name for name in sys.modules if name.startswith("sidecar")}
+
+        async def ticks():
+            yield 1
+
+        def application(environ, start_response):
+            start_response("200 OK", [])
+            return [b"%d" % sidecar.run_sync(nap(1, 0))]
+
+        sidecar.run_sync(nap(seconds=0))
+        sidecar.submit(os.getpid).result()
+        sidecar.gather(nap(seconds=0))
+        list(sidecar.stream(ticks()))
+        list(sidecar.WSGIMiddleware(application)({"REQUEST_METHOD": "GET"}, lambda *args: None))
+        print({name for name in sys.modules if name.startswith("sidecar")} - before)
+    """) == "set()\n"
+
+
 def test_a_fork_while_other_threads_call(script):
     assert script("""
         stop = threading.Event()
