@@ -4,7 +4,8 @@
  * is the current one.  Application code of the request (the call, each step
  * of the body, its close) runs between an enter and an exit, on whatever
  * thread the server uses; what it sets in context variables stays in the
- * request, and nothing of it reaches the thread's next request.
+ * request, and nothing of it reaches the thread's next request.  ASGI's has
+ * no Context (asgi.c): each request runs in a task, which has one.
  *
  * Request holds no Context: the Context holds the Request, and a request
  * must not need the garbage collector to go.

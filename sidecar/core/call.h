@@ -9,9 +9,11 @@
  * inside the callback the task has not yet noted whether its exception was
  * retrieved.
  *
- * Who may touch it: the owner, from start to done; the waiter before that and
- * after; `abandoned` and `cancel_posted` both, atomically.  Every op in the
- * inbox, the finished list and the task own a reference.  The garbage
+ * Who may touch it: the owner, from start to done, `watch` among the rest; the
+ * waiter before that and after; both, atomically, `abandoned` and
+ * `cancel_posted`.  `verdict` and `struck` may be set by any thread, which
+ * gives the request its verdict; `work` is the ring's (work.h).  Every op in
+ * the inbox, the finished list and the task own a reference.  The garbage
  * collector tracks it only as an orphan: before that a caller's frame holds
  * it.  All of it happens attached.  */
 #ifndef SIDECAR_CORE_CALL_H
