@@ -6,6 +6,7 @@
 #include "middleware/asgi_channel.h"
 #include "middleware/asgi_coroutine.h"
 #include "middleware/asgi_headers.h"
+#include "middleware/opentelemetry.h"
 #include "middleware/scope.h"
 
 enum { SCOPE, RECEIVE, SEND };
@@ -97,6 +98,15 @@ replace_args(ScAsgiCoroutine *self)
     return 0;
 }
 
+static bool
+is_head(ScState *st, PyObject *scope)
+{
+    PyObject *method = PyDict_GetItemWithError(scope, st->str_method);
+    PyErr_Clear();
+    return method != NULL && PyUnicode_Check(method) &&
+           PyUnicode_CompareWithASCIIString(method, "HEAD") == 0;
+}
+
 /* A request that cannot have a scope (no memory) is served without one. */
 static void
 prepare(ScAsgiCoroutine *self)
@@ -104,7 +114,11 @@ prepare(ScAsgiCoroutine *self)
     if (begin_scope(self) < 0 || replace_args(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
         sc_scope_end(&self->scope);
+        return;
     }
+    self->head = is_head(self->st, self->args[SCOPE]);
+    self->otel = sc_opentelemetry_begin_asgi(self->st, self->scope.request,
+                                             self->args[SCOPE]);
 }
 
 static PyObject *
@@ -113,9 +127,12 @@ call_app(ScAsgiCoroutine *self)
     PyObject *app = Py_NewRef(((Middleware *)self->owner)->app);
     PyObject *args[3] = {self->args[SCOPE], self->args[RECEIVE],
                          self->args[SEND]};
-    /* The application's alone from here on. */
+    /* The application's alone from here on; but for the way to answer. */
     Py_CLEAR(self->owner);
     memset(self->args, 0, sizeof(self->args));
+    if (self->scope.request != NULL) {
+        self->args[SEND] = Py_NewRef(args[SEND]);
+    }
     PyObject *awaitable = PyObject_Vectorcall(app, args, 3, NULL);
     for (size_t i = 0; i < 3; i++) {
         Py_DECREF(args[i]);
@@ -124,10 +141,28 @@ call_app(ScAsgiCoroutine *self)
     return awaitable;
 }
 
+static PyObject *
+answer(ScAsgiCoroutine *self)
+{
+    PyObject *send = self->args[SEND];
+    if (send == NULL) {
+        return NULL;
+    }
+    self->args[SEND] = NULL;
+    PyObject *awaitable = sc_asgi_send_late(send, self->head);
+    PyObject *error = awaitable == NULL ? sc_error_take() : NULL;
+    Py_DECREF(send);
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
+    return awaitable;
+}
+
 static const ScAsgiWork serving = {
     .name = "ASGIMiddleware.__call__",
     .prepare = prepare,
     .start = call_app,
+    .failed = answer,
 };
 
 static PyObject *

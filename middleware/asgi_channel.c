@@ -9,6 +9,7 @@
 #include "middleware/asgi_coroutine.h"
 #include "middleware/asgi_headers.h"
 #include "middleware/scope.h"
+#include "middleware/start_response.h"
 
 typedef struct {
     PyObject_HEAD
@@ -27,6 +28,7 @@ typedef struct {
     PyObject *inner;
     PyObject *request;
     Receive *receive; /* NULL: a websocket's */
+    bool started;     /* the response */
 } Send;
 
 /* The message's type, borrowed from it; NULL, without an error, where it has
@@ -154,6 +156,7 @@ send_call(PyObject *op, PyObject *const *args, size_t nargsf,
         }
         return PyObject_Vectorcall(self->inner, args, nargsf, kwnames);
     }
+    self->started = true;
     PyObject *marked = sc_asgi_message_with_id(st, message, self->request);
     if (marked == NULL) {
         return NULL;
@@ -177,6 +180,29 @@ sc_asgi_send_new(ScState *st, PyObject *send, PyObject *request,
         self->receive = (Receive *)Py_XNewRef(receive);
     }
     return (PyObject *)self;
+}
+
+PyObject *
+sc_asgi_send_late(PyObject *send, bool head)
+{
+    Send *self = (Send *)send;
+    if (self->started || self->receive == NULL || !sc_is_answered(self->st)) {
+        return NULL;
+    }
+    PyObject *error = sc_error_take();
+    PyObject *function = sc_state_import("sidecar._request", "answer_late_by");
+    PyObject *awaitable =
+        function ? PyObject_CallFunction(function, "OOOO", send, self->request,
+                                         error, head ? Py_True : Py_False)
+                 : NULL;
+    Py_XDECREF(function);
+    if (awaitable == NULL) {
+        PyErr_WriteUnraisable(send);
+        sc_error_restore(error);
+        return NULL;
+    }
+    Py_DECREF(error);
+    return awaitable;
 }
 
 /* -- the types -------------------------------------------------------------

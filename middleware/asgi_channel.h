@@ -22,4 +22,10 @@ PyObject *sc_asgi_receive_new(ScState *st, PyObject *receive,
 PyObject *sc_asgi_send_new(ScState *st, PyObject *send, PyObject *request,
                            PyObject *receive);
 
+/* The error that is set has left the application of a request of HTTP.  Where
+ * it is one that gets an answer (a deadline, an overload) and nothing was sent
+ * yet: an awaitable that sends it, and no error is set.  Else NULL, and the
+ * error as it was. */
+PyObject *sc_asgi_send_late(PyObject *send, bool head);
+
 #endif

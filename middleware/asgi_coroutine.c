@@ -2,37 +2,51 @@
 
 #include "core/await.h"
 #include "core/module.h"
+#include "middleware/opentelemetry.h"
 
 /* -- steps --------------------------------------------------------------- */
 
-/* The token of the request's step, or NULL: there is none. */
-static PyObject *
+/* What a step has set, to be taken back; each a token or NULL. */
+typedef struct {
+    PyObject *request, *otel;
+} Entered;
+
+static Entered
 enter(ScAsgiCoroutine *self)
 {
+    Entered entered = {0};
     if (self->scope.request == NULL) {
-        return NULL;
+        return entered;
     }
-    PyObject *token =
+    entered.request =
         PyContextVar_Set(self->st->request_var, self->scope.request);
-    if (token == NULL) {
+    if (entered.request == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    return token;
+    if (self->otel != NULL) {
+        entered.otel = sc_opentelemetry_enter(self->otel);
+        Py_CLEAR(self->otel);
+    }
+    return entered;
 }
 
 /* Keeps the error that is set, if one is. */
 static void
-leave(ScAsgiCoroutine *self, PyObject *token)
+leave(ScAsgiCoroutine *self, Entered entered)
 {
-    if (token == NULL) {
+    if (entered.request == NULL && entered.otel == NULL) {
         return;
     }
     PyObject *error = PyErr_Occurred() ? sc_error_take() : NULL;
+    if (entered.otel != NULL) {
+        Py_XSETREF(self->otel, sc_opentelemetry_leave(entered.otel));
+    }
     /* Fails where foreign code left another Context on top. */
-    if (PyContextVar_Reset(self->st->request_var, token) < 0) {
+    if (entered.request != NULL &&
+        PyContextVar_Reset(self->st->request_var, entered.request) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    Py_DECREF(token);
+    Py_XDECREF(entered.request);
     if (error != NULL) {
         sc_error_restore(error);
     }
@@ -49,6 +63,7 @@ end(ScAsgiCoroutine *self)
         Py_CLEAR(self->args[i]);
     }
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->otel);
     sc_scope_end(&self->scope);
     if (error != NULL) {
         sc_error_restore(error);
@@ -96,6 +111,22 @@ start(ScAsgiCoroutine *self)
     return self->waiting != NULL ? 0 : -1;
 }
 
+/* The first step of what goes on after an error, which is set; if anything
+ * does. */
+static ScAwaitResult
+go_on(ScAsgiCoroutine *self, PyObject **value)
+{
+    PyObject *awaitable = self->work->failed(self);
+    if (awaitable == NULL) {
+        return SC_AWAIT_ERROR;
+    }
+    Py_XSETREF(self->waiting, sc_await_iter(awaitable));
+    Py_DECREF(awaitable);
+    return self->waiting != NULL
+               ? sc_await_send(self->st, self->waiting, value)
+               : SC_AWAIT_ERROR;
+}
+
 /* -1 with an error set: it cannot make a step now. */
 static int
 check(ScAsgiCoroutine *self)
@@ -123,13 +154,16 @@ step(ScAsgiCoroutine *self, PyObject *sent, PyObject *thrown, PyObject **value)
     if (first && self->work->prepare != NULL) {
         self->work->prepare(self);
     }
-    PyObject *token = enter(self);
+    Entered entered = enter(self);
     if (start(self) == 0) {
         result = thrown
                      ? sc_await_throw(self->st, self->waiting, thrown, value)
                      : pass_on(self, sent, value);
     }
-    leave(self, token);
+    if (result == SC_AWAIT_ERROR && self->work->failed != NULL) {
+        result = go_on(self, value);
+    }
+    leave(self, entered);
     self->running = false;
     if (result == SC_AWAIT_RETURN && self->work->returned != NULL) {
         self->work->returned(self, *value);
@@ -238,9 +272,9 @@ coroutine_close(PyObject *op, PyObject *Py_UNUSED(unused))
     Py_INCREF(op);
     if (self->waiting != NULL) {
         self->running = true;
-        PyObject *token = enter(self);
+        Entered entered = enter(self);
         rc = close_waiting(self);
-        leave(self, token);
+        leave(self, entered);
         self->running = false;
     }
     end(self);
@@ -356,6 +390,7 @@ coroutine_traverse(PyObject *op, visitproc visit, void *arg)
     ScAsgiCoroutine *self = (ScAsgiCoroutine *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->scope.request);
+    Py_VISIT(self->otel);
     Py_VISIT(self->owner);
     for (size_t i = 0; i < 3; i++) {
         Py_VISIT(self->args[i]);

@@ -3,8 +3,9 @@
  * What `async def f(...): return await other` is, without a frame: whatever
  * is sent or thrown in goes to the other, whatever that yields goes out, so
  * it works under any library that runs coroutines.  Where it has a request,
- * that is the current one in each step, and in no context after the step: the
- * server's is left as the application leaves it.
+ * that is the current one in each step, and in no context after the step, and
+ * so is OpenTelemetry's context: the server's is left as the application
+ * leaves it.
  *
  * Attached; like a coroutine it is used by one thread at a time.  */
 #ifndef SIDECAR_MIDDLEWARE_ASGI_COROUTINE_H
@@ -28,6 +29,10 @@ typedef struct ScAsgiWork {
     /* The other has returned this value.  No error is set before or after.
      * NULL: nothing to do. */
     void (*returned)(ScAsgiCoroutine *self, PyObject *value);
+    /* The other has raised, or could not be started, in the request; the error
+     * is set.  An awaitable that goes on in its place, a new reference, and no
+     * error set; or NULL, and the error as it was.  NULL: there is none. */
+    PyObject *(*failed)(ScAsgiCoroutine *self);
 } ScAsgiWork;
 
 struct ScAsgiCoroutine {
@@ -35,9 +40,11 @@ struct ScAsgiCoroutine {
     ScState *st; /* The type holds the module, and so the state. */
     const ScAsgiWork *work;
     ScScope scope;     /* context is NULL; empty: none, or over */
+    PyObject *otel;    /* what each step enters (opentelemetry.h); or NULL */
     PyObject *owner;   /* strong; whose work it is */
     PyObject *args[3]; /* strong or NULL; the work's */
     PyObject *waiting; /* the other's iterator; NULL: none yet, or over */
+    bool head;         /* the work's: it is a request of HEAD */
     bool begun;
     bool running;
     bool over;

@@ -15,6 +15,39 @@ is_loaded(ScState *st)
     return found != NULL && found != Py_None;
 }
 
+/* `begin` in Python: its context or None, a new reference; or NULL with an
+ * error set, which is reported and cleared where it is an Exception. */
+static PyObject *
+begin(ScRequest *self, PyObject *carrier)
+{
+    PyObject *function = sc_state_import(MODULE, "begin");
+    PyObject *here =
+        function ? PyObject_CallFunctionObjArgs(
+                       function, self, carrier ? carrier : Py_None, NULL)
+                 : NULL;
+    Py_XDECREF(function);
+    if (here != NULL) {
+        self->bridged = true;
+    }
+    else if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    return here;
+}
+
+static PyObject *
+call_one(const char *name, PyObject *argument)
+{
+    PyObject *function = sc_state_import(MODULE, name);
+    PyObject *result =
+        function ? PyObject_CallOneArg(function, argument) : NULL;
+    Py_XDECREF(function);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(argument);
+    }
+    return result;
+}
+
 int
 sc_opentelemetry_begin(ScState *st, PyObject *request, PyObject *environ)
 {
@@ -22,22 +55,47 @@ sc_opentelemetry_begin(ScState *st, PyObject *request, PyObject *environ)
     if (self->bridged || !is_loaded(st)) {
         return 0;
     }
-    PyObject *begin = sc_state_import(MODULE, "begin");
-    PyObject *result =
-        begin ? PyObject_CallFunctionObjArgs(begin, request,
-                                             environ ? environ : Py_None, NULL)
-              : NULL;
-    Py_XDECREF(begin);
-    if (result == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
-            return -1;
-        }
-        PyErr_WriteUnraisable(request);
-        return 0;
+    PyObject *here = begin(self, environ);
+    if (here == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
     }
-    self->bridged = true;
-    Py_DECREF(result);
+    if (here != Py_None) {
+        /* For good: it is the request's own context. */
+        Py_XDECREF(call_one("enter", here));
+    }
+    Py_DECREF(here);
     return 0;
+}
+
+PyObject *
+sc_opentelemetry_begin_asgi(ScState *st, PyObject *request, PyObject *scope)
+{
+    ScRequest *self = (ScRequest *)request;
+    if (self->bridged || !is_loaded(st)) {
+        return NULL;
+    }
+    PyObject *here = begin(self, scope);
+    if (here == NULL && PyErr_Occurred()) {
+        PyErr_WriteUnraisable(request);
+    }
+    if (here == Py_None) {
+        Py_CLEAR(here);
+    }
+    return here;
+}
+
+PyObject *
+sc_opentelemetry_enter(PyObject *here)
+{
+    return call_one("enter", here);
+}
+
+PyObject *
+sc_opentelemetry_leave(PyObject *token)
+{
+    PyObject *here = call_one("leave", token);
+    Py_DECREF(token);
+    return here;
 }
 
 static bool

@@ -23,6 +23,18 @@ typedef enum {
  * for what is no Exception. */
 int sc_opentelemetry_begin(ScState *st, PyObject *request, PyObject *environ);
 
+/* The same for a request of ASGI, which has no context: `scope` is a copy, to
+ * be changed.  What its steps have to enter, a new reference; NULL, without an
+ * error: nothing. */
+PyObject *sc_opentelemetry_begin_asgi(ScState *st, PyObject *request,
+                                      PyObject *scope);
+
+/* Around each of its steps: a token, a new reference; and, for the token,
+ * which is stolen, what the next step has to enter.  NULL, without an error:
+ * it went wrong, and was reported. */
+PyObject *sc_opentelemetry_enter(PyObject *here);
+PyObject *sc_opentelemetry_leave(PyObject *token);
+
 /* What the span that is current here says; a new reference.  NULL: there is
  * none, or the request is not the current one. */
 PyObject *sc_opentelemetry_shown(ScRequest *self, ScShown what);

@@ -6,7 +6,8 @@ starts join the request's trace: an instrumentation inside the middleware reads 
 as it would a caller's; without one, OpenTelemetry's context gets a span that records nothing. No span is ever made
 here.
 
-That context is a context variable: under WSGI all of this is gone with the request's own context.
+That context is a context variable: under WSGI all of this is gone with the request's own context. A request of ASGI has
+none: there it is set for each step, and taken back after it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from sidecar._core import Request
 
-__all__ = ["begin", "end", "inject", "shown"]
+__all__ = ["begin", "enter", "inject", "leave", "shown"]
 
 # What the instrumentations of frameworks share (Flask, Django, Pyramid; FastAPI, Starlette), and that of the interface
 # itself. They take a span that is current for one of the application's, and their own for an internal one.
@@ -45,11 +46,11 @@ class _RequestSpan(NonRecordingSpan):  # type: ignore[misc,unused-ignore]
     """Stands for the request, or for who called it, as the parent of the application's spans."""
 
 
-def begin(request: Request, carrier: dict[str, Any] | None) -> Token[Context] | None:
-    """Join the two, where the request is the current one, before the application is called.
+def begin(request: Request, carrier: dict[str, Any] | None) -> Context | None:
+    """Join the two, where the request begins, before the application is called.
 
     carrier: WSGI's environ, or a copy of ASGI's scope, to be changed; None: the server has neither.
-    What it returns is for ``end``, where the request has no context of its own.
+    Returns the context that is to be OpenTelemetry's while the application runs; None: the one that is.
     """
     span = trace.get_current_span()
     outer = span.get_span_context()
@@ -65,13 +66,19 @@ def begin(request: Request, carrier: dict[str, Any] | None) -> Token[Context] | 
         rewrite = _rewrite_scope if "headers" in carrier else _rewrite_environ
         rewrite(carrier, parent, tracestate, request.trusted)
         return None
-    return context.attach(_with_parent(request, parent, tracestate))
+    return _with_parent(request, parent, tracestate)
 
 
-def end(token: Token[Context] | None) -> None:
-    """The request is over, in the context where it began."""
-    if token is not None:
-        context.detach(token)
+def enter(here: Context) -> Token[Context]:
+    """A step of a request begins that has no context of its own (ASGI's): ``here`` is what the last one has left."""
+    return context.attach(here)
+
+
+def leave(token: Token[Context]) -> Context:
+    """Its end: what the next step is to enter with."""
+    here = context.get_current()
+    context.detach(token)
+    return here
 
 
 def shown(what: int) -> str | None:

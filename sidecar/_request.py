@@ -9,7 +9,8 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Union
 
 from sidecar._support import logger, name_of, start_thread
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
 
     _Task = asyncio.Task[Any]
     _Struck = Sequence[Union[_Task, Submitted]]
+    _Send = Callable[[dict[str, Any]], Awaitable[object]]
 
-__all__ = ["answer_late", "cancel", "end", "late_text", "note_overload", "overload_text", "retry_after"]
+__all__ = [
+    "answer_late",
+    "answer_late_by",
+    "cancel",
+    "end",
+    "late_text",
+    "note_overload",
+    "overload_text",
+    "retry_after",
+]
 
 # Seconds for a loop to tell what is left, beyond the bound of the wait.
 _GRACE = 0.5
@@ -153,23 +164,42 @@ def answer_late(start_response: StartResponse, request: Request, error: BaseExce
 
     Raises ``error`` where the server has sent the headers already.
     """
-    status, text = "504 Gateway Timeout", late_text(request)
+    status, headers, body = _late_answer(request, error)
+    line = f"{status.value} {status.phrase}"
+    if started:
+        assert error.__traceback__ is not None
+        start_response(line, headers, (type(error), error, error.__traceback__))
+    else:
+        start_response(line, headers)
+    _note_late(request, error)
+    return body
+
+
+async def answer_late_by(send: _Send, request: Request, error: BaseException, head: bool) -> None:
+    """The same for ASGI, whole; ``head``: without a body. Nothing was sent."""
+    status, headers, body = _late_answer(request, error)
+    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    _note_late(request, error)
+    await send({"type": "http.response.start", "status": status.value, "headers": lines})
+    await send({"type": "http.response.body", "body": b"" if head else body})
+
+
+def _late_answer(request: Request, error: BaseException) -> tuple[HTTPStatus, list[tuple[str, str]], bytes]:
+    status, text = HTTPStatus.GATEWAY_TIMEOUT, late_text(request)
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     if isinstance(error, Overloaded):
-        status, text = "503 Service Unavailable", overload_text(request)
+        status, text = HTTPStatus.SERVICE_UNAVAILABLE, overload_text(request)
         headers.append(("Retry-After", retry_after(error)))
     body = text.encode("latin-1")
     headers.append(("Content-Length", str(len(body))))
-    if started:
-        assert error.__traceback__ is not None
-        start_response(status, headers, (type(error), error, error.__traceback__))
-    else:
-        start_response(status, headers)
+    return status, headers, body
+
+
+def _note_late(request: Request, error: BaseException) -> None:
     if isinstance(error, Overloaded):
         note_overload(request, error)
     else:
         logger.warning("request %s: %s; answered with 504", request.id, error)
-    return body
 
 
 _quiet_until = 0.0

@@ -67,6 +67,7 @@
     X(client)                             \
     X(http)                               \
     X(lifespan)                           \
+    X(method)                             \
     X(more_body)                          \
     X(receive)                            \
     X(scope)                              \

@@ -383,41 +383,101 @@ def test_its_instrumentation_inside_ours(case, framework):
     )
 
 
-def test_a_scope_of_asgi(case):
-    """What the ASGI side calls: an instrumentation reads the scope's headers; else a span is set, and taken back."""
+def test_in_the_steps_of_asgi(case):
+    """Two requests whose server drives them in one context: each has its own parent, and the server has none."""
+    case(
+        """
+        provide()
+        given = [(b"traceparent", CALLER["traceparent"].encode()), (b"baggage", b"userId=alice")]
+        before, seen = context.get_current(), []
+
+        class Step:
+            def __await__(self):
+                yield
+
+        async def app(scope, receive, send):
+            request = sidecar.current()
+            for _ in range(2):
+                assert trace.get_current_span().get_span_context().trace_id == int(request.trace_id, 16)
+                with tracer.start_as_current_span("work") as span:
+                    await Step()
+                    assert trace.get_current_span() is span and ids(span)[0] == request.trace_id
+                    sent = request.headers()["traceparent"]
+                    assert sent[3:52].split("-") == list(ids(span))
+                await Step()
+            seen.append((request.trace_id, dict(baggage.get_all()), span.parent.span_id))
+
+        def begin(trust):
+            scope = {"type": "http", "headers": given}
+            coroutine = sidecar.ASGIMiddleware(app, trust=trust)(scope, None, None)
+            assert scope["headers"] is given
+            return coroutine
+
+        for _ in range(3):
+            running = [begin("untrusted"), begin("always")]
+            while running:
+                for coroutine in list(running):
+                    try:
+                        coroutine.send(None)
+                    except StopIteration:
+                        running.remove(coroutine)
+                    assert context.get_current() is before
+        assert [told for _, told, _ in seen if told] == [{"userId": "alice"}] * 3
+        assert sum(trace_id == TRACE for trace_id, _, _ in seen) == 3
+        assert len({trace_id for trace_id, _, _ in seen}) == 4
+        assert len(spans()) == 12
+        """
+    )
+
+
+def test_an_instrumentation_reads_the_scopes_headers(case):
     case(
         """
         import types
-        from sidecar import _opentelemetry
         provide()
-        given = [(b"Traceparent", CALLER["traceparent"].encode()), (b"baggage", b"a=1"), (b"host", b"x")]
-
-        def without():
-            scope = {"type": "http", "headers": given}
-            before = context.get_current()
-            token = _opentelemetry.begin(sidecar.current(), scope)
-            assert scope["headers"] is given
-            assert trace.get_current_span() is not before and context.get_current() is not before
-            _opentelemetry.end(token)
-            assert context.get_current() is before
-
-        serve(without)
         sys.modules["opentelemetry.instrumentation.asgi"] = types.ModuleType("asgi")
+        given = [(b"Traceparent", CALLER["traceparent"].encode()), (b"tracestate", b"congo=t61"), (b"host", b"x")]
+        before = context.get_current()
 
-        def inside():
-            request, scope = sidecar.current(), {"type": "http", "headers": given}
-            _opentelemetry.end(_opentelemetry.begin(request, scope))
-            kept = [(b"host", b"x")] if not request.trusted else [(b"baggage", b"a=1"), (b"host", b"x")]
-            assert scope["headers"][: len(kept)] == kept
-            told = dict(scope["headers"][len(kept) :])
+        async def app(scope, receive, send):
+            request = sidecar.current()
+            assert context.get_current() is before
+            assert scope["headers"][0] == (b"host", b"x")
+            told = dict(scope["headers"][1:])
             if request.trusted:
                 assert told == {b"traceparent": CALLER["traceparent"].encode(), b"tracestate": b"congo=t61"}
             else:
                 assert told == {b"traceparent": request.traceparent.encode()}
             assert len(given) == 3
 
-        serve(inside, CALLER)
-        serve(inside, CALLER, trust="always")
+        for trust in ("untrusted", "always"):
+            try:
+                sidecar.ASGIMiddleware(app, trust=trust)({"type": "http", "headers": given}, None, None).send(None)
+            except StopIteration:
+                pass
+            else:
+                raise AssertionError
+        """
+    )
+
+
+def test_a_step_of_asgi_costs_nothing_where_a_span_is_there_already(case):
+    """An instrumentation around the middleware: the request takes its trace, and nothing is set."""
+    case(
+        """
+        provide()
+        seen = []
+
+        async def app(scope, receive, send):
+            seen.append((sidecar.current().trace_id, context.get_current()))
+
+        with tracer.start_as_current_span("server") as span:
+            before = context.get_current()
+            try:
+                sidecar.ASGIMiddleware(app)({"type": "http", "headers": []}, None, None).send(None)
+            except StopIteration:
+                pass
+        assert seen == [(ids(span)[0], before)]
         """
     )
 
