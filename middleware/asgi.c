@@ -8,6 +8,7 @@
 #include "middleware/asgi_headers.h"
 #include "middleware/opentelemetry.h"
 #include "middleware/scope.h"
+#include "middleware/start_response.h"
 
 enum { SCOPE, RECEIVE, SEND };
 
@@ -98,15 +99,6 @@ replace_args(ScAsgiCoroutine *self)
     return 0;
 }
 
-static bool
-is_head(ScState *st, PyObject *scope)
-{
-    PyObject *method = PyDict_GetItemWithError(scope, st->str_method);
-    PyErr_Clear();
-    return method != NULL && PyUnicode_Check(method) &&
-           PyUnicode_CompareWithASCIIString(method, "HEAD") == 0;
-}
-
 /* A request that cannot have a scope (no memory) is served without one. */
 static void
 prepare(ScAsgiCoroutine *self)
@@ -116,7 +108,9 @@ prepare(ScAsgiCoroutine *self)
         sc_scope_end(&self->scope);
         return;
     }
-    self->head = is_head(self->st, self->args[SCOPE]);
+    self->head = sc_is_head(
+        PyDict_GetItemWithError(self->args[SCOPE], self->st->str_method));
+    PyErr_Clear();
     self->otel = sc_opentelemetry_begin_asgi(self->st, self->scope.request,
                                              self->args[SCOPE]);
 }

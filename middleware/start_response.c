@@ -173,9 +173,17 @@ sc_is_answered(ScState *st)
            PyErr_ExceptionMatches(st->error_overloaded);
 }
 
-PyObject *
-sc_late_body(ScState *Py_UNUSED(st), PyObject *start_response,
-             PyObject *request, PyObject *error, bool started)
+bool
+sc_is_head(PyObject *method)
+{
+    return method != NULL && PyUnicode_Check(method) &&
+           PyUnicode_CompareWithASCIIString(method, "HEAD") == 0;
+}
+
+/* `started`: it may have been called, and wants to be told why it is again. */
+static PyObject *
+late_body(PyObject *start_response, PyObject *request, PyObject *error,
+          bool started)
 {
     PyObject *function = sc_state_import("sidecar._request", "answer_late");
     PyObject *body =
@@ -183,6 +191,27 @@ sc_late_body(ScState *Py_UNUSED(st), PyObject *start_response,
                                          request, error, (int)started)
                  : NULL;
     Py_XDECREF(function);
+    return body;
+}
+
+PyObject *
+sc_start_response_late_bare(ScState *st, PyObject *start_response,
+                            PyObject *request, bool head)
+{
+    if (!sc_is_answered(st)) {
+        return NULL;
+    }
+    PyObject *error = sc_error_take();
+    PyObject *body = late_body(start_response, request, error, false);
+    if (body == NULL) {
+        /* It was too late for that. */
+        PyErr_Clear();
+        sc_error_restore(Py_NewRef(error));
+    }
+    else if (head) {
+        Py_SETREF(body, PyBytes_FromStringAndSize(NULL, 0));
+    }
+    Py_DECREF(error);
     return body;
 }
 
@@ -195,11 +224,9 @@ sc_start_response_late(PyObject *started)
         return NULL;
     }
     PyObject *error = sc_error_take();
-    PyObject *body = sc_late_body(st, started, (PyObject *)self->request,
-                                  error, self->called);
-    if (body != NULL && self->method != NULL &&
-        PyUnicode_Check(self->method) &&
-        PyUnicode_CompareWithASCIIString(self->method, "HEAD") == 0) {
+    PyObject *body =
+        late_body(started, (PyObject *)self->request, error, self->called);
+    if (body != NULL && sc_is_head(self->method)) {
         Py_SETREF(body, PyBytes_FromStringAndSize(NULL, 0));
     }
     Py_DECREF(error);

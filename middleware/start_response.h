@@ -22,8 +22,12 @@ bool sc_is_answered(ScState *st);
  * set, this one where it is another one, or where it is too late. */
 PyObject *sc_start_response_late(PyObject *started);
 
-/* The same by any start_response; `started`: it may have been called. */
-PyObject *sc_late_body(ScState *st, PyObject *start_response,
-                       PyObject *request, PyObject *error, bool started);
+/* The same by a start_response of uWSGI's, which replaces what an earlier call
+ * of it has set.  `head`: the body is empty. */
+PyObject *sc_start_response_late_bare(ScState *st, PyObject *start_response,
+                                      PyObject *request, bool head);
+
+/* Whether that is the method of the request; NULL: there is none. */
+bool sc_is_head(PyObject *method);
 
 #endif

@@ -66,17 +66,24 @@ is_wrapped_file(ScState *st, PyObject *environ, PyObject *result)
     return 1;
 }
 
+/* Whether no application code runs when the result is iterated.  1, 0, or -1
+ * with an error set. */
+static int
+is_whole(ScState *st, PyObject *environ, PyObject *result)
+{
+    if (PyList_CheckExact(result) || PyTuple_CheckExact(result) ||
+        PyBytes_CheckExact(result)) {
+        return 1;
+    }
+    return is_wrapped_file(st, environ, result);
+}
+
 /* The result as the server may have it.  Steals it; takes the scope over. */
 static PyObject *
 finish(ScState *st, PyObject *environ, PyObject *result, PyObject *started,
        ScScope *scope)
 {
-    int whole = 1;
-    /* No application code runs when these are iterated. */
-    if (result != NULL && !PyList_CheckExact(result) &&
-        !PyTuple_CheckExact(result) && !PyBytes_CheckExact(result)) {
-        whole = is_wrapped_file(st, environ, result);
-    }
+    int whole = result != NULL ? is_whole(st, environ, result) : 1;
     if (whole == 0) {
         PyObject *body = sc_wsgi_body_new(st, result, started, scope);
         Py_SETREF(result, body);
@@ -185,6 +192,36 @@ call_in_scope(Middleware *self, PyObject *environ, PyObject *start_response)
     return result;
 }
 
+/* Keeps the error that is set, if one is. */
+static bool
+is_head(ScState *st, PyObject *environ)
+{
+    PyObject *error = PyErr_Occurred() ? sc_error_take() : NULL;
+    bool head =
+        sc_is_head(PyDict_GetItemWithError(environ, st->key_request_method));
+    PyErr_Clear();
+    if (error != NULL) {
+        sc_error_restore(error);
+    }
+    return head;
+}
+
+static PyObject *
+finish_guarded(ScState *st, PyObject *const *args, PyObject *request,
+               PyObject *result)
+{
+    int whole = is_whole(st, args[0], result);
+    if (whole == 0) {
+        PyObject *body = sc_wsgi_body_new_guarded(st, result, args[1], request,
+                                                  is_head(st, args[0]));
+        Py_SETREF(result, body);
+    }
+    else if (whole < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
 /* Around an application whose server (the uWSGI plugin) makes the requests and
  * writes nothing once the client has gone: it hears of no such error, and of
  * the deadline's and an overload the answer. */
@@ -196,26 +233,23 @@ call_guarded(Middleware *self, PyObject *const *args)
     if (request == NULL || sc_opentelemetry_begin(st, request, args[0]) < 0) {
         return NULL;
     }
+    /* The application may take it out of the environ. */
+    Py_INCREF(request);
     PyObject *result = PyObject_Vectorcall(self->app, args, 2, NULL);
     if (result != NULL) {
-        return result;
+        result = finish_guarded(st, args, request, result);
     }
-    if (PyErr_ExceptionMatches(st->error_disconnected)) {
+    else if (PyErr_ExceptionMatches(st->error_disconnected)) {
         PyErr_Clear();
-        return PyList_New(0);
+        result = PyList_New(0);
     }
-    if (!sc_is_answered(st)) {
-        return NULL;
+    else {
+        PyObject *body = sc_start_response_late_bare(st, args[1], request,
+                                                     is_head(st, args[0]));
+        result = body ? Py_BuildValue("[N]", body) : NULL;
     }
-    PyObject *error = sc_error_take();
-    request = PyDict_GetItemWithError(args[0], st->key_request);
-    PyObject *body =
-        request ? sc_late_body(st, args[1], request, error, false) : NULL;
-    if (body == NULL && !PyErr_Occurred()) {
-        sc_error_restore(Py_NewRef(error));
-    }
-    Py_DECREF(error);
-    return body ? Py_BuildValue("[N]", body) : NULL;
+    Py_DECREF(request);
+    return result;
 }
 
 static PyObject *

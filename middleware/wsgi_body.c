@@ -3,16 +3,35 @@
 #include "core/module.h"
 #include "middleware/start_response.h"
 
+/* A guarded one has a scope without a context: it is never entered, and is
+ * the server's to end. */
 typedef struct {
     PyObject_HEAD
     ScState *st; /* The type holds the module, and so the state. */
     ScScope scope;
     PyObject *iterable; /* NULL: closed. */
     PyObject *iterator; /* NULL until the first step or __iter__. */
-    PyObject *started;
+    PyObject *started;  /* guarded: the server's start_response */
+    bool guarded;
+    bool head; /* guarded: the answer has no body */
     bool sent; /* the server was given something to send */
     bool late; /* the deadline has answered for the application */
 } WsgiBody;
+
+static int
+enter(const ScScope *scope)
+{
+    return scope->context != NULL ? sc_scope_enter(scope) : 0;
+}
+
+/* Keeps the error that is set, if one is. */
+static void
+leave(const ScScope *scope)
+{
+    if (scope->context != NULL) {
+        sc_scope_exit(scope);
+    }
+}
 
 /* Called in the scope. */
 static int
@@ -42,10 +61,10 @@ body_iter(PyObject *op)
     WsgiBody *self = (WsgiBody *)op;
     if (self->iterable != NULL && self->iterator == NULL) {
         ScScope scope = sc_scope_share(&self->scope);
-        int rc = sc_scope_enter(&scope);
+        int rc = enter(&scope);
         if (rc == 0) {
             rc = ensure_iterator(self);
-            sc_scope_exit(&scope);
+            leave(&scope);
         }
         sc_scope_drop(&scope);
         if (rc < 0) {
@@ -53,6 +72,25 @@ body_iter(PyObject *op)
         }
     }
     return Py_NewRef(op);
+}
+
+/* What stands in for the first block where an error is set, which may be
+ * cleared; NULL: nothing. */
+static PyObject *
+stand_in(WsgiBody *self)
+{
+    if (self->guarded &&
+        PyErr_ExceptionMatches(self->st->error_disconnected)) {
+        PyErr_Clear();
+        return NULL;
+    }
+    if (self->sent || self->started == NULL) {
+        return NULL;
+    }
+    return self->guarded
+               ? sc_start_response_late_bare(self->st, self->started,
+                                             self->scope.request, self->head)
+               : sc_start_response_late(self->started);
 }
 
 static PyObject *
@@ -64,9 +102,8 @@ body_step(WsgiBody *self)
     PyObject *iterator = Py_NewRef(self->iterator);
     PyObject *chunk = Py_TYPE(iterator)->tp_iternext(iterator);
     Py_DECREF(iterator);
-    if (chunk == NULL && PyErr_Occurred() && !self->sent &&
-        self->started != NULL) {
-        chunk = sc_start_response_late(self->started);
+    if (chunk == NULL && PyErr_Occurred()) {
+        chunk = stand_in(self);
         self->late = chunk != NULL;
     }
     self->sent |= chunk != NULL && PyObject_IsTrue(chunk) == 1;
@@ -83,12 +120,23 @@ body_next(PyObject *op)
     PyObject *chunk = NULL;
     /* The step may close the body, and so end our own hold of the scope. */
     ScScope scope = sc_scope_share(&self->scope);
-    if (sc_scope_enter(&scope) == 0) {
+    if (enter(&scope) == 0) {
         chunk = body_step(self);
-        sc_scope_exit(&scope);
+        leave(&scope);
     }
     sc_scope_drop(&scope);
     return chunk;
+}
+
+static void
+end_scope(const WsgiBody *self, ScScope *scope)
+{
+    if (self->guarded) {
+        sc_scope_drop(scope);
+    }
+    else {
+        sc_scope_end(scope);
+    }
 }
 
 /* The application's close(), if its iterable has one. */
@@ -123,7 +171,7 @@ body_close(PyObject *op, PyObject *Py_UNUSED(unused))
 
     /* Closed from within a step the scope is entered already; the close is
      * due either way. */
-    bool entered = sc_scope_enter(&scope) == 0;
+    bool entered = enter(&scope) == 0;
     if (!entered) {
         PyErr_Clear();
     }
@@ -132,9 +180,9 @@ body_close(PyObject *op, PyObject *Py_UNUSED(unused))
     Py_XDECREF(iterator);
     Py_DECREF(iterable);
     if (entered) {
-        sc_scope_exit(&scope);
+        leave(&scope);
     }
-    sc_scope_end(&scope);
+    end_scope(self, &scope);
     if (rc < 0) {
         sc_error_restore(error);
         return NULL;
@@ -168,9 +216,8 @@ body_repr(PyObject *op)
                                 Py_TYPE(self->iterable)->tp_name);
 }
 
-PyObject *
-sc_wsgi_body_new(ScState *st, PyObject *iterable, PyObject *started,
-                 ScScope *scope)
+static WsgiBody *
+make(ScState *st, PyObject *iterable, PyObject *started)
 {
     PySequenceMethods *sequence = Py_TYPE(iterable)->tp_as_sequence;
     bool sized = sequence != NULL && sequence->sq_length != NULL;
@@ -182,8 +229,32 @@ sc_wsgi_body_new(ScState *st, PyObject *iterable, PyObject *started,
     self->st = st;
     self->iterable = Py_NewRef(iterable);
     self->started = Py_XNewRef(started);
-    self->scope = *scope;
-    *scope = (ScScope){NULL, NULL};
+    return self;
+}
+
+PyObject *
+sc_wsgi_body_new(ScState *st, PyObject *iterable, PyObject *started,
+                 ScScope *scope)
+{
+    WsgiBody *self = make(st, iterable, started);
+    if (self != NULL) {
+        self->scope = *scope;
+        *scope = (ScScope){NULL, NULL};
+    }
+    return (PyObject *)self;
+}
+
+PyObject *
+sc_wsgi_body_new_guarded(ScState *st, PyObject *iterable,
+                         PyObject *start_response, PyObject *request,
+                         bool head)
+{
+    WsgiBody *self = make(st, iterable, start_response);
+    if (self != NULL) {
+        self->guarded = true;
+        self->head = head;
+        self->scope.request = Py_NewRef(request);
+    }
     return (PyObject *)self;
 }
 
@@ -207,7 +278,7 @@ body_clear(PyObject *op)
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->iterable);
     Py_CLEAR(self->started);
-    sc_scope_end(&self->scope);
+    end_scope(self, &self->scope);
     return 0;
 }
 

@@ -16,4 +16,12 @@
 PyObject *sc_wsgi_body_new(ScState *st, PyObject *iterable, PyObject *started,
                            ScScope *scope);
 
+/* The same for a server that runs the steps in the request's scope itself, and
+ * ends it (the uWSGI plugin): all that is left is the answer in the place of
+ * the first block, by the server's own start_response.  Once the client has
+ * gone the body just ends. */
+PyObject *sc_wsgi_body_new_guarded(ScState *st, PyObject *iterable,
+                                   PyObject *start_response, PyObject *request,
+                                   bool head);
+
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -100,13 +101,10 @@ def python_for(binary: Path) -> Path:
     return Path(debian) / "bin" / "python" if debian else Path(sys.executable)
 
 
-@pytest.fixture(scope="session", params=uwsgi_binaries())
-def uwsgi(request, tmp_path_factory) -> Uwsgi:
-    binary = Path(request.param)
+def build_plugin(binary: Path, folder: Path) -> Uwsgi:
     if not binary.exists():
         pytest.skip(f"no uWSGI at {binary}: install one, or name others in SIDECAR_TEST_UWSGI")
     python = python_for(binary)
-    folder = tmp_path_factory.mktemp("plugin")
     environment = dict(os.environ)
     if python != Path(sys.executable):
         environment.pop("PYTHONPATH", None)
@@ -129,6 +127,19 @@ def uwsgi(request, tmp_path_factory) -> Uwsgi:
         if line.startswith("plugin = ") and "," in line:
             name = line.partition("=")[2].partition(",")[0].strip()
     return Uwsgi(binary, python, Path(found.stdout.strip()).parent, folder, name)
+
+
+@pytest.fixture(scope="session")
+def uwsgi_of(tmp_path_factory) -> Callable[[str], Uwsgi]:
+    """By the path of its binary; each plugin is built once."""
+    return functools.lru_cache(maxsize=None)(
+        lambda binary: build_plugin(Path(binary), tmp_path_factory.mktemp("plugin"))
+    )
+
+
+@pytest.fixture(scope="session", params=uwsgi_binaries())
+def uwsgi(request, uwsgi_of) -> Uwsgi:
+    return uwsgi_of(request.param)
 
 
 # -- gunicorn --------------------------------------------------------------------

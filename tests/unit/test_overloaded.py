@@ -402,6 +402,59 @@ def raises(error: BaseException) -> Any:
     return app
 
 
+def test_in_the_first_step_of_a_body_too(answered: Callable[[Any], Answer]) -> None:
+    closed = []
+
+    class Body:
+        def __init__(self, *blocks: bytes) -> None:
+            self.blocks = iter(blocks)
+
+        def __iter__(self) -> Body:
+            return self
+
+        def __next__(self) -> bytes:
+            for block in self.blocks:
+                return block
+            raise sidecar.Overloaded("no room")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: Any, start_response: Any) -> Body:
+        start_response("200 OK", [("X-Own", "1")])
+        return Body(b"", b"")
+
+    refused = answered(app)
+    assert refused.status == "503 Service Unavailable" and "X-Own" not in refused.headers
+    assert refused.environ["HTTP_X_REQUEST_ID"] in refused.body
+    with pytest.raises(sidecar.Overloaded):
+        answered(lambda environ, start: [start("200 OK", []), Body(b"one")][1])
+    assert closed == [True, True]
+
+
+def test_a_guarded_body_just_ends_once_the_client_has_gone() -> None:
+    """uWSGI writes nothing any more, and would log the error as the application's."""
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"one"
+        raise sidecar.ClientDisconnected("gone")
+
+    assert Answer(app, guard=True).body == "one"
+
+
+def test_the_answer_to_head_has_no_body() -> None:
+    def step(environ: Any, start_response: Any) -> Iterator[bytes]:
+        raise sidecar.Overloaded("no room")
+        yield b""
+
+    for guard in (False, True):
+        for app in (raises(sidecar.Overloaded("no room")), step):
+            refused = Answer(app, {"REQUEST_METHOD": "HEAD"}, guard)
+            assert refused.status == "503 Service Unavailable"
+            assert refused.body == "" and refused.headers["Content-Length"] != "0"
+
+
 def test_503_with_the_id_and_when_to_come_again(answered: Callable[[Any], Answer], one: sidecar.Sidecar) -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from frameworks.served.hosts import command_of, environment_of, package_folder
-from server.conftest import gunicorn_command, serve, uwsgi  # noqa: F401
+from server.conftest import gunicorn_command, serve, uwsgi, uwsgi_of  # noqa: F401
 from server.process import Server
 
 
