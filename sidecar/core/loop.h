@@ -64,7 +64,7 @@ typedef struct ScLoop {
     size_t io_room;
     struct ScCall *finished;     /* calls whose tasks have just ended */
     struct ScCall *watch_wanted; /* calls that want a watch (watch.h) */
-    int64_t watch_since;         /* about when the first of these came */
+    int64_t watch_since;         /* when the first of these came */
     /* Begun, and not over; borrowed; in the critical section. */
     struct ScProducer *unfinished;
     PyObject *asyncgen_first; /* the hooks while it runs; made when needed */

@@ -14,7 +14,8 @@ enum { EVENTS = 64 };
 /* A driver that is never idle looks at its descriptors this often. */
 static const int64_t POLL_EVERY = 50 * INT64_C(1000);
 
-/* A loop that never sleeps watches clients after this. */
+/* A client is watched from then on: most calls are over by then, and the
+ * watch costs several system calls. */
 static const int64_t WATCH_AFTER = 10 * INT64_C(1000000);
 
 /* CPython's switch interval, as it is by default. */
@@ -308,7 +309,13 @@ sleep_until_event(ScLoop *self)
     /* Only now: a signal handler may have scheduled something. */
     int64_t timeout = idle_time(self);
     if (self->watch_wanted != NULL && timeout != 0) {
-        sc_watch_arm(self);
+        int64_t left = self->watch_since + WATCH_AFTER - sc_clock_now();
+        if (left <= 0) {
+            sc_watch_arm(self);
+        }
+        else if (left < timeout) {
+            timeout = left;
+        }
     }
     /* Announce, then look: poller.h. */
     atomic_store(&poller->asleep, true);

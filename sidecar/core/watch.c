@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "core/call.h"
+#include "core/clock.h"
 
 void
 sc_watch_want(ScCall *call)
@@ -16,7 +17,7 @@ sc_watch_want(ScCall *call)
         loop->watch_wanted->watch.prev = call;
     }
     else {
-        loop->watch_since = loop->polled_at;
+        loop->watch_since = sc_clock_now();
     }
     loop->watch_wanted = call;
 }

@@ -1,12 +1,12 @@
 /* Watch: has the client gone whose request waits for a call?
  *
  * A call that is made in the name of a request with a connection wants a
- * watch.  It gets one when its loop is about to sleep, or has been busy for
- * some ms, and not before: calls that never wait cost nothing.  Then a
- * duplicate of the connection's descriptor joins the loop's epoll set, until
- * the call is settled.  The duplicate's number is ours alone, so that whatever
- * the server does with its own one meanwhile, we never take another's
- * descriptor out of the set.
+ * watch.  It gets one when it has lasted some ms, whether its loop sleeps or
+ * is busy, and not before: most calls are over by then.  Then a duplicate of
+ * the connection's descriptor joins the loop's epoll set, until the call is
+ * settled.  The duplicate's number is ours alone, so that whatever the server
+ * does with its own one meanwhile, we never take another's descriptor out of
+ * the set.
  *
  * Who may touch it: the owner of the loop.  Attached.  */
 #ifndef SIDECAR_CORE_WATCH_H
@@ -27,7 +27,7 @@ typedef struct {
 
 void sc_watch_want(struct ScCall *call);
 
-/* The loop is about to sleep. */
+/* The first of those that want one has waited long enough: all get theirs. */
 void sc_watch_arm(ScLoop *loop);
 
 /* Its descriptor has had an event; and the end of it, in any state. */
