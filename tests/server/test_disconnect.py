@@ -22,13 +22,16 @@ APP = Path(__file__).parent / "apps" / "leaving.py"
 
 
 @pytest.fixture(params=KINDS)
-def start(request, serve, gunicorn_command, gunicorn_environment, uwsgi_of) -> Callable[..., Server]:
+def start(request, serve, gunicorn_command, gunicorn_environment, uwsgi_of) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
     def start_uwsgi(**options: Any) -> Server:
         uwsgi = uwsgi_of(request.param)
         command = uwsgi.command("--master", "--threads", "2", "--module", "leaving:app")
         for name, value in options.items():
             command += [f"--sidecar-{name.replace('_', '-')}", str(value)]
-        return serve(*command, environment=uwsgi.environment).wait_ready()
+        servers.append(serve(*command, environment=uwsgi.environment).wait_ready())
+        return servers[-1]
 
     def start(**options: Any) -> Server:
         environment = {**gunicorn_environment, "SIDECAR_TEST_OPTIONS": json.dumps(options)}
@@ -41,11 +44,15 @@ def start(request, serve, gunicorn_command, gunicorn_environment, uwsgi_of) -> C
                 "--workers", "1", "--worker-class", request.param, "-c", "python:sidecar.gunicorn"
             )
             command += ["--threads", "4"] * (request.param == "gthread") + ["leaving:application"]
-        return serve(*command, environment=environment).wait_ready()
+        servers.append(serve(*command, environment=environment).wait_ready())
+        return servers[-1]
 
     chosen = start_uwsgi if Path(request.param).name == "uwsgi" else start
     chosen.kind = request.param
-    return chosen
+    yield chosen
+    for server in servers:
+        # The one thread of a sync worker is through with what was asked before; a stop would cut that short.
+        assert server.get("/plain").status == 200
 
 
 class Client:
