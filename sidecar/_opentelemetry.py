@@ -117,11 +117,20 @@ def inject(request: Request, headers: dict[str, str]) -> None:
     else:
         ours = {}
     propagate.inject(headers, here)
-    # A tracestate may be one that theirs refuses whole; it belongs to the traceparent.
-    kept = {"traceparent": "traceparent", "tracestate": "traceparent", "baggage": "baggage"}
-    headers.update({name: value for name, value in ours.items() if kept[name] in headers})
+    # Of what they would write, theirs may refuse the very tracestate or baggage that there is.
+    kept = {name for name in ours if name in headers or (name == "tracestate" and "traceparent" in headers)}
+    if "baggage" in ours and "baggage" not in kept and _write_baggage():
+        kept.add("baggage")
+    headers.update({name: ours[name] for name in kept})
     if "traceparent" in headers:
         headers["traceparent"] = _random_as(request, headers["traceparent"])
+
+
+def _write_baggage() -> bool:
+    """Whether the configured propagators do, as long as it is none that theirs refuses."""
+    probe: dict[str, str] = {}
+    propagate.inject(probe, baggage.set_baggage("a", "1", context.Context()))
+    return "baggage" in probe
 
 
 def _decide(traceparent: str) -> str:

@@ -644,6 +644,30 @@ def test_the_configured_propagators_write_the_headers(case):
     )
 
 
+def test_baggage_that_its_propagator_refuses_is_sent_all_the_same(case):
+    """It takes 4,096 bytes a member; the specification says 8,192 for all of them."""
+    case(
+        """
+        provide()
+        import logging
+        logging.disable(logging.WARNING)  # OpenTelemetry says so
+        long = {**CALLER, "baggage": "a=" + "1" * 8190}
+
+        def view():
+            assert sidecar.current().headers()["baggage"] == long["baggage"]
+
+        serve(view, long, trust="always")
+
+        def without():
+            assert "baggage" not in sidecar.current().headers()
+
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        propagate.set_global_textmap(TraceContextTextMapPropagator())
+        serve(without, long, trust="always")
+        """
+    )
+
+
 def test_the_applications_own_baggage_is_sent(case):
     case(
         """
