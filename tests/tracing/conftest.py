@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from harness import open_descriptors, wait_for
 from tracing.service import Collector, Headers, application, by_werkzeug, by_wsgiref, post, serving
 
 import sidecar
@@ -68,6 +69,19 @@ def all_started(services: Callable[[str, str], Send]) -> None:
         services(trust, "wsgiref")
     services("always", "werkzeug")
     services("untrusted", "werkzeug")
+
+
+def open_sockets() -> set[tuple[str, str]]:
+    return {(fd, what) for fd, what in open_descriptors().items() if what.startswith("socket:")}
+
+
+@pytest.fixture(autouse=True)
+def connections_closed(nothing_left: None) -> Iterator[None]:
+    """The servers' threads close theirs a moment after the client has its answer."""
+    before = open_sockets()
+    yield
+    assert sidecar.shutdown()  # its own go with it
+    wait_for(lambda: open_sockets() <= before, f"the servers close their connections: {open_sockets() - before}")
 
 
 @pytest.fixture
