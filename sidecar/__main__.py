@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sidecar.cli import uwsgi_plugin
+from sidecar.cli import doctor, uwsgi_plugin
 
 # Name, what it does, its module: with add_arguments(parser) and run(arguments) -> exit status.
-COMMANDS = (("uwsgi-plugin", "build sidecar_plugin.so for a uWSGI binary", uwsgi_plugin),)
+COMMANDS = (
+    ("uwsgi-plugin", "build sidecar_plugin.so for a uWSGI binary", uwsgi_plugin),
+    ("doctor", "show what Sidecar finds here, and what of it is wrong", doctor),
+)
 
 
 def main(argv: list[str] | None = None) -> int:

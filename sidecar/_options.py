@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["OPTIONS", "bridge_options", "request_options"]
+__all__ = ["OPTIONS", "VARIABLES", "bridge_options", "request_options"]
 
 
 def _seconds(text: str) -> float:
@@ -25,6 +25,9 @@ _KINDS: dict[str, Callable[[str], Any]] = {
 }
 OPTIONS = tuple(_KINDS)
 _MARGIN = "SIDECAR_DEADLINE_MARGIN"
+# By option of a bridge: the least it may be.
+_LEAST = {"max_calls": 1, "max_queue": 0}
+VARIABLES = (*(f"SIDECAR_{name.upper()}" for name in (*OPTIONS, *_LEAST)), _MARGIN)
 
 
 def request_options(environ: Mapping[str, str], server_limit: float | None = None) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def bridge_options(environ: Mapping[str, str]) -> dict[str, Any]:
     Raises ValueError that names the variable.
     """
     options: dict[str, Any] = {}
-    for name, least in (("max_calls", 1), ("max_queue", 0)):
+    for name, least in _LEAST.items():
         variable = f"SIDECAR_{name.upper()}"
         text = environ.get(variable)
         if text is None:

@@ -1,0 +1,108 @@
+"""``python -m sidecar doctor``: what Sidecar finds here, and what of it does not work or works in part."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import sidecar
+from sidecar import _options
+
+__all__ = ["add_arguments", "run"]
+
+# By distribution: whether it lets a client that goes be noticed while its request waits. (docs/guide/deadlines.md)
+_SERVERS = {
+    "uwsgi": "yes, with plugin = sidecar; no by the middleware alone",
+    "gunicorn": "yes, sync and gthread",
+    "werkzeug": "yes, its own server",
+    "waitress": "no: it shows no descriptor, only a function to ask",
+    "granian": "WSGI no: the connection belongs to its Rust half; ASGI yes, where the application receives",
+    "uvicorn": "yes, where the application receives",
+    "hypercorn": "yes, where the application receives",
+    "daphne": "yes, where the application receives",
+}
+_PREFIX = "SIDECAR_"
+
+# What is wrong, if anything is, begins with this.
+_BAD = "WRONG"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "The exit status is 1 where something is wrong."
+
+
+def run(arguments: argparse.Namespace) -> int:
+    wrong = False
+    for title, rows in (
+        ("interpreter", _interpreter()),
+        ("options", _environment(os.environ)),
+        ("is a client that goes noticed?", _servers()),
+        ("traces", _traces()),
+    ):
+        found = list(rows)
+        width = max(len(name) for name, _ in found)
+        print(title)
+        for name, text in found:
+            print(f"  {name:<{width}}  {text}".rstrip())
+            wrong = wrong or text.startswith(_BAD)
+    return 1 if wrong else 0
+
+
+def _interpreter() -> Iterator[tuple[str, str]]:
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    yield "Python", f"{platform.python_implementation()} {platform.python_version()}, {'with' if locked else 'no'} GIL"
+    yield "Sidecar", f"{sidecar.__version__} in {Path(sidecar.__file__).parent}"
+    yield "processors", str(len(os.sched_getaffinity(0)))
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables that are set, each read by itself: one that is wrong hides no other."""
+    found = {name: text for name, text in sorted(environ.items()) if name.startswith(_PREFIX)}
+    if not found:
+        yield "(none is set)", f"{_PREFIX}... in the environment"
+    for name, text in found.items():
+        yield name, _judge(name, text)
+
+
+def _judge(name: str, text: str) -> str:
+    if name not in _options.VARIABLES:
+        meant = difflib.get_close_matches(name, _options.VARIABLES, 1)
+        return f"{_BAD}: no option of Sidecar's; {meant[0]}?" if meant else "no option of Sidecar's"
+    try:
+        # A server's limit, so that the margin is looked at.
+        sidecar.Policy(**_options.request_options({name: text}, math.inf))
+        _options.bridge_options({name: text})
+    except (OverflowError, ValueError) as error:
+        return f"{_BAD}: {error}"
+    return text
+
+
+def _servers() -> Iterator[tuple[str, str]]:
+    found = {name: _version(name) for name in _SERVERS}
+    if not any(found.values()):
+        yield "(no server is installed)", ""
+    for name, number in found.items():
+        if number is not None:
+            yield f"{name} {number}", _SERVERS[name]
+
+
+def _traces() -> Iterator[tuple[str, str]]:
+    found = _version("opentelemetry-api")
+    if found is None:
+        yield "OpenTelemetry", "not installed: the request's own trace is sent on"
+    else:
+        yield "OpenTelemetry", f"{found}: its context is used where something has imported it"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
