@@ -1,6 +1,6 @@
 """Nothing that Sidecar does leaves a reference, a block, a descriptor or a thread behind.
 
-Each scenario of ``calls.py``, ``loops.py``, ``bridges.py`` and ``capi.py`` is repeated as ``measure.py``
+Each scenario of the modules below is repeated as ``measure.py``
 says; one interpreter for each module.
 """
 
@@ -47,7 +47,7 @@ def names(module: str) -> list[str]:
     ]
 
 
-MODULES = ("calls", "loops", "bridges", "capi", "streams", "entries")
+MODULES = ("calls", "loops", "bridges", "capi", "streams", "entries", "scopes")
 
 
 @pytest.mark.timeout(420)
