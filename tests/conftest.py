@@ -16,8 +16,17 @@ from harness import native_threads, open_descriptors, wait_for
 import sidecar
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Each test collects twice: not over all that is imported by now, which took more time than the tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(little_to_collect: None) -> Iterator[None]:
     """Descriptors and threads are back to what they were after the test and a ``shutdown()``."""
     # The main thread's signal descriptors are made once and kept.
     sidecar.run_sync(_nothing())
