@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -208,3 +209,32 @@ def test_the_measures_do_complain() -> None:
         with pytest.raises(Exception), warnings.catch_warnings():  # noqa: B017
             warnings.simplefilter("error")
             serve(ARRANGEMENTS[name](bad), "GET")
+
+
+# -- asgiref's adapter, which calls the application on a thread ------------------------------
+
+
+@pytest.fixture(scope="module")
+def asgirefs_thread() -> None:
+    """It is kept."""
+    sync = pytest.importorskip("asgiref.sync", reason="asgiref is not installed")
+    asyncio.run(sync.sync_to_async(int)())
+
+
+@pytest.mark.parametrize("app", [app for app in APPS if app is not by_write], ids=lambda app: app.__name__)
+def test_by_asgirefs_adapter(asgirefs_thread: None, app: App) -> None:
+    """The same messages as without the middleware, and the id. It has no write(), and closes nothing."""
+    wsgi = pytest.importorskip("asgiref.wsgi", reason="asgiref is not installed")
+    testing = pytest.importorskip("asgiref.testing", reason="asgiref is not installed")
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "http_version": "1.1"}
+
+    async def messages_of(application: App) -> list[dict[str, Any]]:
+        communicator = testing.ApplicationCommunicator(wsgi.WsgiToAsgi(application), dict(scope))
+        await communicator.send_input({"type": "http.request", "body": b"body"})
+        await communicator.wait(20)
+        return [communicator.output_queue.get_nowait() for _ in range(communicator.output_queue.qsize())]
+
+    bare, (start, *rest) = asyncio.run(messages_of(app)), asyncio.run(messages_of(sidecar.WSGIMiddleware(app)))
+    assert rest == bare[1:] and start["status"] == bare[0]["status"]
+    added = [header for header in start["headers"] if header not in bare[0]["headers"]]
+    assert [name.lower() for name, _ in added] == [b"x-request-id"]
