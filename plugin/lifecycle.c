@@ -65,9 +65,12 @@ sc_lifecycle_preinit(void)
     if (main_api == NULL) {
         refuse_import();
     }
-    if (sc_requests_check_policy() < 0) {
+    PyObject *bridge = sc_options_bridge_arguments();
+    if (bridge == NULL || main_api->bridge_configure(main_api, bridge) < 0 ||
+        sc_requests_check_policy() < 0) {
         refuse_options();
     }
+    Py_DECREF(bridge);
     sc_attachment_end(attachment);
 }
 

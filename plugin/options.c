@@ -1,6 +1,7 @@
 #include "plugin.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -8,6 +9,9 @@ ScOptions sc_options = {
     .shutdown_timeout = 5,
     .deadline = -1,
     .deadline_margin = 1,
+    .workers = -1,
+    .max_calls = -1,
+    .max_queue = -1,
 };
 
 PyObject *
@@ -47,6 +51,46 @@ sc_options_policy_arguments(void)
     return arguments;
 }
 
+PyObject *
+sc_options_bridge_arguments(void)
+{
+    const struct {
+        const char *name;
+        int value;
+    } numbers[] = {{"workers", sc_options.workers},
+                   {"max_calls", sc_options.max_calls},
+                   {"max_queue", sc_options.max_queue}};
+    PyObject *arguments = PyDict_New();
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (arguments == NULL || numbers[i].value < 0) {
+            continue;
+        }
+        PyObject *number = PyLong_FromLong(numbers[i].value);
+        if (number == NULL ||
+            PyDict_SetItemString(arguments, numbers[i].name, number) < 0) {
+            Py_CLEAR(arguments);
+        }
+        Py_XDECREF(number);
+    }
+    return arguments;
+}
+
+/* A whole number, which sidecar.Sidecar judges further. */
+static void
+set_count(char *option, char *value, void *target)
+{
+    char *end;
+    errno = 0;
+    long count = strtol(value, &end, 10);
+    if (end == value || *end != '\0' || errno != 0 || count < 0 ||
+        count > INT_MAX) {
+        uwsgi_log("[sidecar] %s = %s: must be a whole number\n", option,
+                  value);
+        exit(1);
+    }
+    *(int *)target = (int)count;
+}
+
 /* Seconds, from 0 to an hour. */
 static void
 set_seconds(char *option, char *value, void *target)
@@ -65,6 +109,18 @@ set_seconds(char *option, char *value, void *target)
 }
 
 struct uwsgi_option sc_option_table[] = {
+    {SC_TEXT("sidecar-workers"), required_argument, 0,
+     SC_TEXT("how many threads each worker has for blocking code (default: "
+             "its processors and 4, at most 32)"),
+     set_count, &sc_options.workers, 0},
+    {SC_TEXT("sidecar-max-calls"), required_argument, 0,
+     SC_TEXT("how many run_sync calls and streams may be in flight in each "
+             "worker; one more is answered with 503 (default: any number)"),
+     set_count, &sc_options.max_calls, 0},
+    {SC_TEXT("sidecar-max-queue"), required_argument, 0,
+     SC_TEXT("how many jobs may wait for one of these threads (default "
+             "65536)"),
+     set_count, &sc_options.max_queue, 0},
     {SC_TEXT("sidecar-shutdown-timeout"), required_argument, 0,
      SC_TEXT("how many seconds a worker that ends gives the coroutines that "
              "still run to finish their cleanup (default 5)"),

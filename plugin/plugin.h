@@ -34,6 +34,9 @@ typedef struct {
     char *trust;
     char *deadline_header;
     char *disconnect;
+    int workers; /* these: -1: not given */
+    int max_calls;
+    int max_queue;
 } ScOptions;
 
 extern ScOptions sc_options;
@@ -42,6 +45,9 @@ extern struct uwsgi_option sc_option_table[];
 /* The keyword arguments of sidecar.Policy that the options amount to: a new
  * dict, or NULL with a Python error set.  Attached. */
 PyObject *sc_options_policy_arguments(void);
+
+/* Likewise of sidecar.Sidecar. */
+PyObject *sc_options_bridge_arguments(void);
 
 /* --- attach.c ---------------------------------------------------------- */
 

@@ -26,7 +26,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {
 OPTIONS = tuple(_KINDS)
 _MARGIN = "SIDECAR_DEADLINE_MARGIN"
 # By option of a bridge: the least it may be.
-_LEAST = {"max_calls": 1, "max_queue": 0}
+_LEAST = {"workers": 1, "max_calls": 1, "max_queue": 0}
 VARIABLES = (*(f"SIDECAR_{name.upper()}" for name in (*OPTIONS, *_LEAST)), _MARGIN)
 
 
@@ -61,7 +61,7 @@ def _number(text: str) -> int:
 
 
 def bridge_options(environ: Mapping[str, str]) -> dict[str, Any]:
-    """``SIDECAR_MAX_CALLS`` and ``SIDECAR_MAX_QUEUE``, as keyword arguments for this process's own bridge.
+    """``SIDECAR_WORKERS``, ``SIDECAR_MAX_CALLS``, ``SIDECAR_MAX_QUEUE``: arguments for this process's own bridge.
 
     Raises ValueError that names the variable.
     """

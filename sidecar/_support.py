@@ -340,7 +340,22 @@ if hasattr(threading, "_DeleteDummyThreadOnDel"):
 # -- bridges ------------------------------------------------------------------
 
 
+# What the server's own configuration says of it; children inherit it.
+_configured: dict[str, Any] = {}
+
+
+def configure_bridge(options: dict[str, Any]) -> None:
+    """Keyword arguments for this process's own bridge, which count before the environment's.
+
+    Raises ValueError where one is wrong, or the environment's.
+    """
+    from sidecar._bridge import Sidecar
+
+    Sidecar(**{**bridge_options(os.environ), **options})
+    _configured.update(options)
+
+
 def new_default_bridge() -> Sidecar:
     from sidecar._bridge import Sidecar
 
-    return Sidecar(**bridge_options(os.environ))
+    return Sidecar(**{**bridge_options(os.environ), **_configured})

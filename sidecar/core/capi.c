@@ -4,6 +4,7 @@
 
 #include "core/module.h"
 #include "core/state.h"
+#include "core/support.h"
 #include "middleware/inbound_id.h"
 #include "middleware/request_id.h"
 #include "middleware/scope.h"
@@ -176,6 +177,14 @@ guard(const Sidecar_API *api, PyObject *application)
                                "O", application);
 }
 
+static int
+bridge_configure(const Sidecar_API *Py_UNUSED(api), PyObject *options)
+{
+    PyObject *none = sc_support_call("configure_bridge", "(O)", options);
+    Py_XDECREF(none);
+    return none != NULL ? 0 : -1;
+}
+
 static PyObject *
 request_object(Sidecar_Request *request)
 {
@@ -213,6 +222,7 @@ sc_capi_init(PyObject *module)
                 .request_trace_id = request_trace_id,
                 .request_is_left = request_is_left,
                 .guard = guard,
+                .bridge_configure = bridge_configure,
             },
         .st = sc_state_of_module(module),
     };

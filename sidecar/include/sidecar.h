@@ -114,6 +114,11 @@ typedef struct Sidecar_API {
      * that is late or left raises does not reach the server.  A new
      * reference, or NULL with a Python error set.  Attached. */
     PyObject *(*guard)(const struct Sidecar_API *api, PyObject *application);
+
+    /* Keyword arguments of sidecar.Sidecar, a dict, for the bridges that
+     * worker_start will start, here and in children.  Attached.  0, or -1 with
+     * a Python error set that names what is wrong. */
+    int (*bridge_configure)(const struct Sidecar_API *api, PyObject *options);
 } Sidecar_API;
 
 /* Whether the Sidecar at hand has a function that this header names. */

@@ -1,4 +1,4 @@
-"""Overload under gunicorn: 503 at once for what is too much, the others go on, and it is over with the load."""
+"""Overload under gunicorn and uWSGI: 503 at once for what is too much; the others go on, and then it is over."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ def application(environ, start_response):
         body = pay()
     elif path == "/slow":
         body = sidecar.run_sync(until_told())
+    elif path == "/pool":
+        bridge = sidecar.get_bridge()
+        body = f"{bridge._workers} threads, {bridge._max_queue} may wait".encode()
     elif path == "/raises":
         raise sidecar.Overloaded("not now", retry_after=7)
     else:
@@ -103,3 +106,34 @@ def test_a_named_limit_leaves_the_others_alone(start):
 
 def test_the_cap_of_calls_is_the_workers(start):
     check_load(start(*THREADED, SIDECAR_MAX_CALLS="2"), "/slow", others_answer=False)
+
+
+@pytest.fixture
+def start_uwsgi(serve, uwsgi):
+    def start(*options: str):
+        command = uwsgi.command("--master", "--threads", "6", "--module", "overloaded_app", *options)
+        return serve(*command, environment=uwsgi.environment, files={"overloaded_app.py": APP}).wait_ready()
+
+    return start
+
+
+def test_uwsgis_options(start_uwsgi):
+    check_load(start_uwsgi("--sidecar-max-calls", "2"), "/slow", others_answer=False)
+    server = start_uwsgi("--sidecar-workers", "3", "--sidecar-max-queue", "0")
+    assert server.get("/pool").text == "3 threads, 0 may wait"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("workers", "some", "sidecar-workers = some: must be a whole number"),
+        ("max-queue", "-1", "sidecar-max-queue = -1: must be a whole number"),
+        ("workers", "0", "workers must be a whole number from 1 on, or None, not 0"),
+        ("max-calls", "0", "max_calls must be a whole number from 1 on, or None, not 0"),
+    ],
+)
+def test_a_wrong_one_ends_uwsgi_at_its_start(serve, uwsgi, option, value, reason):
+    command = uwsgi.command("--module", "checked", f"--sidecar-{option}", value)
+    server = serve(*command, environment=uwsgi.environment)
+    assert server.wait() == 1
+    assert reason in server.log

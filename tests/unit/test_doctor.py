@@ -48,6 +48,7 @@ def test_each_variable_is_read(ask):
         "SIDECAR_DEADLINE_MARGIN": "2",
         "SIDECAR_DISCONNECT": "reset",
         "SIDECAR_CLEANUP_TIMEOUT": "1",
+        "SIDECAR_WORKERS": "3",
         "SIDECAR_MAX_CALLS": "7",
         "SIDECAR_MAX_QUEUE": "0",
     }

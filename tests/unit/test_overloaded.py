@@ -351,13 +351,31 @@ def test_the_environment_is_the_default_bridges(run_script: Any) -> None:
     script = """
         import sidecar
         bridge = sidecar.get_bridge()
-        print(bridge._max_calls, bridge._max_queue, sidecar.Sidecar()._max_calls)
+        print(bridge._workers, bridge._max_calls, bridge._max_queue, sidecar.Sidecar()._max_calls)
     """
-    environment = {**os.environ, "SIDECAR_MAX_CALLS": "7", "SIDECAR_MAX_QUEUE": "9"}
-    assert run_script(script, env=environment).stdout == "7 9 -1\n"
+    environment = {**os.environ, "SIDECAR_WORKERS": "3", "SIDECAR_MAX_CALLS": "7", "SIDECAR_MAX_QUEUE": "9"}
+    assert run_script(script, env=environment).stdout == "3 7 9 -1\n"
     environment["SIDECAR_MAX_CALLS"] = "lots"
     failed = run_script(script, env=environment)
     assert "ValueError: SIDECAR_MAX_CALLS must be a whole number, not 'lots'" in failed.stderr
+
+
+def test_a_servers_own_configuration_counts_first(run_script: Any) -> None:
+    script = """
+        from sidecar import _support, get_bridge
+        for options in ({"workers": 0}, {"max_queue": "some"}):
+            try:
+                _support.configure_bridge(options)
+            except ValueError as error:
+                print(error)
+        _support.configure_bridge({"max_calls": 2})
+        _support.configure_bridge({"workers": 5})
+        print(get_bridge()._workers, get_bridge()._max_calls, get_bridge()._max_queue)
+    """
+    environment = {**os.environ, "SIDECAR_MAX_CALLS": "7", "SIDECAR_MAX_QUEUE": "9"}
+    refused, too, told = run_script(script, env=environment).stdout.splitlines()
+    assert refused.startswith("workers must be") and too.startswith("max_queue must be")
+    assert told == "5 2 9"
 
 
 def test_stats_of_a_bridge_that_does_not_run() -> None:
