@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import gc
 import sys
-import timeit
 import wsgiref.handlers
 import wsgiref.util
 import wsgiref.validate
@@ -548,19 +547,3 @@ def test_a_cycle_through_the_app_is_collected():
     del app
     gc.collect()
     assert sum(type(found) is App for found in gc.get_objects()) == count - 1
-
-
-def test_it_costs_little():
-    """An order of magnitude above what it costs: a Python function would not pass."""
-
-    def app(environ, start_response):
-        start_response("200 OK", HEADERS)
-        return [b"x"]
-
-    def start_response(status, headers, exc_info=None):
-        return None
-
-    middleware = sidecar.WSGIMiddleware(app)
-    bare = min(timeit.repeat(lambda: app({}, start_response), number=2000, repeat=5))
-    wrapped = min(timeit.repeat(lambda: middleware({}, start_response), number=2000, repeat=5))
-    assert (wrapped - bare) / 2000 < 10e-6
