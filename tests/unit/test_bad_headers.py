@@ -15,6 +15,9 @@ from sidecar import _core
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 st = hypothesis.strategies
 
+# It asks the collector who refers to its random numbers, which does not look at what is frozen (conftest.py).
+pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random`")
+
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[0-3]")
 MEGABYTE = 1 << 20
