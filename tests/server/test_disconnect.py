@@ -47,7 +47,7 @@ def start(request, serve, gunicorn_command, gunicorn_environment, uwsgi_of) -> I
         servers.append(serve(*command, environment=environment).wait_ready())
         return servers[-1]
 
-    chosen = start_uwsgi if Path(request.param).name == "uwsgi" else start
+    chosen = start_uwsgi if request.param in uwsgi_binaries() else start
     chosen.kind = request.param
     yield chosen
     for server in servers:
