@@ -165,7 +165,8 @@ async def until_cancelled(path: str) -> None:
 
 async def leave_behind() -> None:
     path = os.path.join(os.environ["SIDECAR_TEST_FOLDER"], f"drained-{os.getpid()}")
-    KEPT.add(task := asyncio.create_task(until_cancelled(path)))
+    # No request's, with which it would end.
+    KEPT.add(task := contextvars.Context().run(asyncio.create_task, until_cancelled(path)))
     task.add_done_callback(KEPT.discard)
     await asyncio.sleep(0)
 
