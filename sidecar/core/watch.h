@@ -2,7 +2,8 @@
  *
  * A call that is made in the name of a request with a connection wants a
  * watch.  It gets one when it has lasted some ms, whether its loop sleeps or
- * is busy, and not before: most calls are over by then.  Then a duplicate of
+ * is busy, and not before: most calls are over by then.  (A call that the
+ * pump runs waits for the pump's next batch after that.)  Then a duplicate of
  * the connection's descriptor joins the loop's epoll set, until the call is
  * settled.  The duplicate's number is ours alone, so that whatever the server
  * does with its own one meanwhile, we never take another's descriptor out of

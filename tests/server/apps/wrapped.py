@@ -18,5 +18,4 @@ application = sidecar.WSGIMiddleware(inner)
 if __name__ == "__main__":
     from werkzeug.serving import run_simple
 
-    # The module that a server would import: `checked` is to be one, not this one's.
     run_simple(f"unix://{sys.argv[1]}", 0, application, threaded=True)
