@@ -180,6 +180,16 @@ sc_request_id(PyObject *request)
 }
 
 int
+sc_request_show(PyObject *request, PyObject *environ)
+{
+    ScRequest *self = (ScRequest *)request;
+    if (PyDict_SetItem(environ, self->policy->id_key, self->id) < 0) {
+        return -1;
+    }
+    return PyDict_SetItem(environ, self->owner.st->key_request, request);
+}
+
+int
 sc_request_is_current(ScState *st, PyObject *object)
 {
     if (!Py_IS_TYPE(object, st->request_type)) {

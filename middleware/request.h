@@ -64,6 +64,9 @@ PyObject *sc_request_detach(PyObject *request);
 /* The id of a sidecar.Request, borrowed from it: an exact ASCII str. */
 PyObject *sc_request_id(PyObject *request);
 
+/* Show it in a WSGI environ.  0, or -1 with an error set. */
+int sc_request_show(PyObject *request, PyObject *environ);
+
 /* Whether the object is a request of this module, and the current one: 1, 0,
  * or -1 with an error set. */
 int sc_request_is_current(ScState *st, PyObject *object);

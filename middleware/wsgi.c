@@ -28,16 +28,6 @@ is_in_progress(ScState *st, PyObject *environ)
     return sc_request_is_current(st, request);
 }
 
-static int
-fill_environ(ScState *st, PyObject *environ, PyObject *request)
-{
-    ScRequest *made = (ScRequest *)request;
-    if (PyDict_SetItem(environ, made->policy->id_key, made->id) < 0) {
-        return -1;
-    }
-    return PyDict_SetItem(environ, st->key_request, request);
-}
-
 /* Whether the result came from the server's wsgi.file_wrapper, and so must
  * reach the server as it is (it sends such a file by sendfile).  1, 0, or -1
  * with an error set.
@@ -54,16 +44,10 @@ is_wrapped_file(ScState *st, PyObject *environ, PyObject *result)
     if (PyType_Check(wrapper)) {
         return PyObject_TypeCheck(result, (PyTypeObject *)wrapper);
     }
-    PyObject *read = PyObject_GetAttr(result, st->str_read);
-    if (read == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
-    }
-    Py_DECREF(read);
-    return 1;
+    PyObject *read;
+    int found = PyObject_GetOptionalAttr(result, st->str_read, &read);
+    Py_XDECREF(read);
+    return found;
 }
 
 /* Whether no application code runs when the result is iterated.  1, 0, or -1
@@ -176,7 +160,7 @@ call_in_scope(Middleware *self, PyObject *environ, PyObject *start_response)
     PyErr_Clear();
     PyObject *started =
         sc_start_response_new(st, start_response, scope.request, method);
-    if (started != NULL && fill_environ(st, environ, scope.request) == 0 &&
+    if (started != NULL && sc_request_show(scope.request, environ) == 0 &&
         sc_opentelemetry_begin(st, scope.request, environ) == 0) {
         PyObject *app = Py_NewRef(self->app);
         PyObject *args[2] = {environ, started};

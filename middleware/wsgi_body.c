@@ -143,13 +143,10 @@ end_scope(const WsgiBody *self, ScScope *scope)
 static int
 close_iterable(ScState *st, PyObject *iterable)
 {
-    PyObject *method = PyObject_GetAttr(iterable, st->str_close);
-    if (method == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
+    PyObject *method;
+    int found = PyObject_GetOptionalAttr(iterable, st->str_close, &method);
+    if (found <= 0) {
+        return found;
     }
     PyObject *result = PyObject_CallNoArgs(method);
     Py_DECREF(method);

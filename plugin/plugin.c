@@ -5,6 +5,7 @@ static void
 on_load(void)
 {
     sc_abi_check();
+    sc_log_register();
     /* Without it uWSGI before 2.0.25 or so never lets the GIL go between
      * requests, and the bridge's loop starves. */
     uwsgi.has_threads = 1;
@@ -14,6 +15,8 @@ static void
 hijack_worker(void)
 {
     sc_requests_init();
+    sc_arrival_init();
+    sc_log_init();
     sc_requests_wrap_apps();
 }
 

@@ -1,8 +1,8 @@
 /* Plugin: the parts of sidecar_plugin.so and what they promise each other.
  *
  * uWSGI calls the hooks; "worker" below is a forked uWSGI worker process (or
- * the only process, without a master).  The plugin holds no Python object:
- * all state of Sidecar's is behind the capsule (sidecar.h).  */
+ * the only process, without a master).  All state of Sidecar's is
+ * behind the capsule (sidecar.h).  */
 #ifndef SIDECAR_PLUGIN_H
 #define SIDECAR_PLUGIN_H
 
@@ -77,6 +77,29 @@ void sc_lifecycle_atexit(void);
 
 /* --- request.c --------------------------------------------------------- */
 
+/* What belongs to an application's interpreter. */
+typedef struct {
+    const Sidecar_API *api; /* NULL: not imported yet */
+    PyObject *policy;
+    struct uwsgi_app guarded; /* uWSGI's own, but for its callable */
+    PyObject *names;          /* see request.c */
+} ScApp;
+
+/* One core of uWSGI serves one request at a time; what is said of it stays,
+ * for the log, until the next one. */
+typedef struct {
+    Sidecar_Request *request; /* owned; NULL: none in progress */
+    ScApp *app;
+    uint64_t started; /* its start_of_request */
+    /* uWSGI's request variables may point here. */
+    char id[SIDECAR_REQUEST_ID_LONGEST];
+    size_t id_length;
+    char trace_id[SIDECAR_TRACE_ID_LENGTH]; /* for the log, where it asks */
+} ScCore;
+
+/* That of this request; NULL: this process has none. */
+const ScCore *sc_requests_core(const struct wsgi_request *wsgi_req);
+
 /* Make the policy that the options ask for, and throw it away: in the process
  * that reads them, attached.  -1 with a Python error set that names what is
  * wrong. */
@@ -93,5 +116,30 @@ void sc_requests_wrap_apps(void);
 /* Whether the calling thread is inside of a request: in a signal handler, or
  * in an exit() that the application called. */
 bool sc_requests_inside(void);
+
+/* --- arrival.c --------------------------------------------------------- */
+
+/* What to look for in requests, from the options.  In each worker, once. */
+void sc_arrival_init(void);
+
+/* Make the request of this core, of what its server knows, and enter it; its
+ * answer shows the id.  Attached to the application's interpreter.  0, or -1
+ * with a Python error set. */
+int sc_arrival_begin(struct wsgi_request *wsgi_req, ScCore *core);
+
+/* --- response.c -------------------------------------------------------- */
+
+/* Send the application's result and give it back, where that takes none of
+ * its code; false: the Python plugin's own handler must.  Attached. */
+bool sc_response_send(struct wsgi_request *wsgi_req);
+
+/* --- log.c ------------------------------------------------------------- */
+
+/* Make the names known, before uWSGI reads its log-format. */
+void sc_log_register(void);
+
+/* Find out what log-format asks for.  In each worker, once. */
+void sc_log_init(void);
+bool sc_log_wants_trace(void);
 
 #endif

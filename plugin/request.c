@@ -2,54 +2,30 @@
  * the application's interpreter attached. */
 #include "plugin.h"
 
-#include <ctype.h>
 #include <dlfcn.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define HEADER "X-Request-ID"
-#define HEADER_LONGEST 256 /* as sidecar.Policy has it */
-#define LOG_VARIABLE "request_id"
-#define TRACE_VARIABLE "trace_id"
-
 typedef void *(*RequestHandler)(struct wsgi_request *, struct uwsgi_app *);
 typedef int (*ResponseHandler)(struct wsgi_request *);
 
-/* What belongs to an application's interpreter. */
-typedef struct {
-    const Sidecar_API *api; /* NULL: not imported yet */
-    PyObject *policy;
-    struct uwsgi_app guarded; /* uWSGI's own, but for its callable */
-} App;
-
-/* Names of the configured headers: as they are sent, and in environ. */
-typedef struct {
-    char header[HEADER_LONGEST + 1];
-    char key[sizeof("HTTP_") + HEADER_LONGEST];
-} Name;
-
-/* One core of uWSGI serves one request at a time. */
-typedef struct {
-    Sidecar_Request *request; /* owned; NULL: none in progress */
-    const App *app;
-    /* uWSGI's request variables may point here, until the next request. */
-    char id[SIDECAR_REQUEST_ID_LONGEST];
-    size_t id_length;
-} Core;
-
 /* All of this is the worker's own, made in it after the fork. */
-static Core *cores;
+static ScCore *cores;
 /* By application: one in a sub-interpreter has an API of its own. */
-static App *apps;
-static Name id_name, deadline_name;
+static ScApp *apps;
 static RequestHandler python_request;
 static ResponseHandler python_response;
 /* Set while this thread is in a handler; read in a signal handler, too. */
 static _Thread_local volatile sig_atomic_t inside;
+
+const ScCore *
+sc_requests_core(const struct wsgi_request *wsgi_req)
+{
+    return cores != NULL ? &cores[wsgi_req->async_id] : NULL;
+}
 
 bool
 sc_requests_inside(void)
@@ -86,161 +62,89 @@ sc_requests_check_policy(void)
     return policy != NULL ? 0 : -1;
 }
 
+/* uWSGI interns the names of its own entries for each environ anew, and they
+ * go with it: kept here, each is looked up and no more.  New reference; NULL
+ * with a Python error set. */
+static PyObject *
+keep_names(void)
+{
+    static const char *const names[] = {
+        "wsgi.input",      "wsgi.file_wrapper", "wsgi.version",
+        "wsgi.errors",     "wsgi.run_once",     "wsgi.multithread",
+        "wsgi.url_scheme", "wsgi.multiprocess", "uwsgi.version",
+        "uwsgi.core",      "uwsgi.node",
+    };
+    Py_ssize_t count = sizeof(names) / sizeof(names[0]);
+    PyObject *kept = PyTuple_New(count);
+    for (Py_ssize_t i = 0; kept != NULL && i < count; i++) {
+        PyObject *name = PyUnicode_InternFromString(names[i]);
+        if (name == NULL) {
+            Py_CLEAR(kept);
+        }
+        else {
+            PyTuple_SET_ITEM(kept, i, name);
+        }
+    }
+    return kept;
+}
+
 /* What belongs to the interpreter that is attached now; NULL with a Python
  * error set. */
-static const App *
+static ScApp *
 app_of_request(struct wsgi_request *wsgi_req, struct uwsgi_app *bare)
 {
-    App *app = &apps[wsgi_req->app_id];
+    ScApp *app = &apps[wsgi_req->app_id];
     if (app->api == NULL) {
         const Sidecar_API *api = Sidecar_Import();
         app->guarded = *bare;
         app->policy = api != NULL ? make_policy() : NULL;
+        app->names = app->policy != NULL ? keep_names() : NULL;
         app->guarded.callable =
-            app->policy != NULL ? api->guard(api, bare->callable) : NULL;
+            app->names != NULL ? api->guard(api, bare->callable) : NULL;
         app->api = app->guarded.callable != NULL ? api : NULL;
     }
     return app->api != NULL ? app : NULL;
 }
 
-/* PEP 3333 and RFC 3875, section 4.1.18. */
 static void
-set_name(Name *name, const char *header)
-{
-    snprintf(name->header, sizeof(name->header), "%s", header);
-    memcpy(name->key, "HTTP_", 5);
-    char *to = name->key + 5;
-    for (const char *from = name->header; *from != '\0'; from++) {
-        *to++ = *from == '-' ? '_' : (char)toupper((unsigned char)*from);
-    }
-    *to = '\0';
-}
-
-/* The value of a request variable that uWSGI has parsed; of several lines the
- * last one, as environ shows it. */
-static Sidecar_Text
-variable(struct wsgi_request *wsgi_req, const char *name)
-{
-    uint16_t length = 0;
-    char *value = uwsgi_get_var(wsgi_req, SC_TEXT(name),
-                                (uint16_t)strlen(name), &length);
-    Sidecar_Text text = {value, length};
-    return text;
-}
-
-/* What came in under the name of our variable is not shown, unless it is
- * ours: the entries that uWSGI copies to the environ next show our id. */
-static void
-replace_inbound(struct wsgi_request *wsgi_req, Core *core)
-{
-    size_t length = strlen(id_name.key);
-    for (int i = 0; i + 1 < wsgi_req->var_cnt; i += 2) {
-        struct iovec *name = &wsgi_req->hvec[i];
-        if (name->iov_len == length &&
-            memcmp(name->iov_base, id_name.key, length) == 0) {
-            wsgi_req->hvec[i + 1].iov_base = core->id;
-            wsgi_req->hvec[i + 1].iov_len = core->id_length;
-        }
-    }
-}
-
-static int
-fill_environ(PyObject *environ, Core *core)
-{
-    int rc = -1;
-    PyObject *request = core->app->api->request_object(core->request);
-    PyObject *id =
-        PyUnicode_FromStringAndSize(core->id, (Py_ssize_t)core->id_length);
-    if (id != NULL) {
-        rc = PyDict_SetItemString(environ, id_name.key, id);
-        if (rc == 0) {
-            rc = PyDict_SetItemString(environ, "sidecar.request", request);
-        }
-    }
-    Py_XDECREF(id);
-    Py_DECREF(request);
-    return rc;
-}
-
-static void
-mark_response(struct wsgi_request *wsgi_req, Core *core)
-{
-    char line[HEADER_LONGEST + 2 + SIDECAR_REQUEST_ID_LONGEST + 1];
-    int length = snprintf(line, sizeof(line), "%s: %.*s", id_name.header,
-                          (int)core->id_length, core->id);
-    /* Headers of the application are tested against the list of those to be
-     * removed; the additional ones, written last, are not. */
-    uwsgi_remove_header(wsgi_req, id_name.header,
-                        (uint16_t)strlen(id_name.header));
-    uwsgi_additional_header_add(wsgi_req, line, (uint16_t)length);
-    uwsgi_logvar_add(wsgi_req, SC_TEXT(LOG_VARIABLE), sizeof(LOG_VARIABLE) - 1,
-                     core->id, (uint8_t)core->id_length);
-    const char *trace_id = core->app->api->request_trace_id(core->request);
-    uwsgi_logvar_add(wsgi_req, SC_TEXT(TRACE_VARIABLE),
-                     sizeof(TRACE_VARIABLE) - 1, SC_TEXT(trace_id),
-                     SIDECAR_TRACE_ID_LENGTH);
-}
-
-static void
-end_request(Core *core)
+end_request(ScCore *core)
 {
     if (core->request != NULL) {
         Sidecar_Request *request = core->request;
+        const Sidecar_API *api = core->app->api;
         core->request = NULL;
-        core->app->api->request_end(request);
+        if (sc_log_wants_trace()) {
+            memcpy(core->trace_id, api->request_trace_id(request),
+                   SIDECAR_TRACE_ID_LENGTH);
+        }
+        api->request_end(request);
     }
-}
-
-static Sidecar_Request *
-arrive(struct wsgi_request *wsgi_req, const App *app)
-{
-    Sidecar_Arrival arrival = {
-        .size = sizeof(arrival),
-        .policy = app->policy,
-        .peer = {wsgi_req->remote_addr, wsgi_req->remote_addr_len},
-        .request_id = variable(wsgi_req, id_name.key),
-        .traceparent = variable(wsgi_req, "HTTP_TRACEPARENT"),
-        .tracestate = variable(wsgi_req, "HTTP_TRACESTATE"),
-        .baggage = variable(wsgi_req, "HTTP_BAGGAGE"),
-        .connection = wsgi_req->fd,
-        .has_connection = wsgi_req->fd >= 0,
-    };
-    if (deadline_name.key[0] != '\0') {
-        arrival.deadline = variable(wsgi_req, deadline_name.key);
-    }
-    return app->api->request_arrive(app->api, &arrival);
 }
 
 /* A request that cannot have a scope (no memory, no sidecar in this
  * interpreter) is served without one, and the log says so. */
 static bool
-begin_request(struct wsgi_request *wsgi_req, struct uwsgi_app *app, Core *core)
+begin_request(struct wsgi_request *wsgi_req, struct uwsgi_app *app,
+              ScCore *core)
 {
     end_request(core);
     core->app = app_of_request(wsgi_req, app);
-    if (core->app != NULL) {
-        core->request = arrive(wsgi_req, core->app);
-    }
-    if (core->request == NULL) {
+    if (core->app == NULL || sc_arrival_begin(wsgi_req, core) < 0) {
         PyErr_Print();
         uwsgi_log("[sidecar] a request is served without a scope (the error "
                   "is above)\n");
         return false;
     }
-    const char *id = core->app->api->request_id(core->request);
-    core->id_length = strlen(id);
-    memcpy(core->id, id, core->id_length);
-    replace_inbound(wsgi_req, core);
-    if (fill_environ(wsgi_req->async_environ, core) < 0) {
+    if (core->app->api->request_show(core->request, wsgi_req->async_environ) <
+        0) {
         PyErr_Print();
     }
-    mark_response(wsgi_req, core);
     return true;
 }
 
 /* To uWSGI the connection is broken, as to us: it writes nothing more. */
 static void
-hush(struct wsgi_request *wsgi_req, Core *core)
+hush(struct wsgi_request *wsgi_req, ScCore *core)
 {
     if (core->app->api->request_is_left(core->request)) {
         wsgi_req->write_errors++;
@@ -250,15 +154,14 @@ hush(struct wsgi_request *wsgi_req, Core *core)
 static void *
 handle_request(struct wsgi_request *wsgi_req, struct uwsgi_app *app)
 {
-    Core *core = &cores[wsgi_req->async_id];
+    ScCore *core = &cores[wsgi_req->async_id];
     inside++;
     if (!begin_request(wsgi_req, app, core)) {
         void *bare = python_request(wsgi_req, app);
         inside--;
         return bare;
     }
-    struct uwsgi_app guarded = core->app->guarded;
-    void *result = python_request(wsgi_req, &guarded);
+    void *result = python_request(wsgi_req, &core->app->guarded);
     core->app->api->request_exit(core->request);
     hush(wsgi_req, core);
     if (result == NULL) {
@@ -272,11 +175,16 @@ handle_request(struct wsgi_request *wsgi_req, struct uwsgi_app *app)
 static int
 handle_response(struct wsgi_request *wsgi_req)
 {
-    Core *core = &cores[wsgi_req->async_id];
+    ScCore *core = &cores[wsgi_req->async_id];
     if (core->request == NULL) {
         return python_response(wsgi_req);
     }
     inside++;
+    if (sc_response_send(wsgi_req)) {
+        end_request(core);
+        inside--;
+        return UWSGI_OK;
+    }
     bool entered = core->app->api->request_enter(core->request) == 0;
     if (!entered) {
         PyErr_Print();
@@ -297,14 +205,8 @@ void
 sc_requests_init(void)
 {
     if (cores == NULL) {
-        cores = uwsgi_calloc(sizeof(Core) * (size_t)uwsgi.cores);
+        cores = uwsgi_calloc(sizeof(*cores) * (size_t)uwsgi.cores);
         apps = uwsgi_calloc(sizeof(*apps) * (size_t)uwsgi.max_apps);
-    }
-    set_name(&id_name, sc_options.request_id_header != NULL
-                           ? sc_options.request_id_header
-                           : HEADER);
-    if (sc_options.deadline_header != NULL) {
-        set_name(&deadline_name, sc_options.deadline_header);
     }
     /* Exported by the binary, or by the Python plugin: loaded globally. */
     python_request = (__extension__(RequestHandler) dlsym(

@@ -41,15 +41,14 @@ drive_turn(ScCall *self, bool fresh)
     switch (result) {
     case SC_DRIVE_DONE:
         sc_drive_leave(loop->drive, loop->ring.count > 0,
-                       sc_timers_next(&loop->timers));
+                       sc_loop_next_due(loop));
         return TURN_OVER;
     case SC_DRIVE_YIELD:
-        sc_drive_requeue(loop->drive, &self->waiter,
-                         sc_timers_next(&loop->timers));
+        sc_drive_requeue(loop->drive, &self->waiter, sc_loop_next_due(loop));
         return TURN_WAIT;
     case SC_DRIVE_ERRAND:
         sc_drive_step_out(loop->drive, &self->waiter, loop->ring.count > 0,
-                          sc_timers_next(&loop->timers));
+                          sc_loop_next_due(loop));
         return TURN_ERRAND;
     case SC_DRIVE_FORKED:
         PyErr_Clear();
@@ -219,7 +218,7 @@ give_up(ScCall *self, bool mine)
             sc_call_start(self);
         }
         sc_drive_leave(drive, self->loop->ring.count > 0,
-                       sc_timers_next(&self->loop->timers));
+                       sc_loop_next_due(self->loop));
     }
     else if (atomic_load(&self->waiter.park.word) == SC_DONE) {
         return TURN_OVER;

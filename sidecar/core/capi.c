@@ -102,9 +102,12 @@ request_arrive(const Sidecar_API *api, const Sidecar_Arrival *from)
                      "policy must be a sidecar.Policy, not %R", from->policy);
         return NULL;
     }
+    ScPolicy *policy =
+        from->policy ? (ScPolicy *)from->policy : sc_policy_default(st);
+    bool asks_peer = policy->trust.mode == SC_TRUST_PEERS;
     ScArrival arrival = {
-        .policy = (ScPolicy *)from->policy,
-        .peer = header_of(from->peer),
+        .policy = policy,
+        .peer = asks_peer ? header_of(from->peer) : NULL,
         .id = header_of(from->request_id),
         .traceparent = header_of(from->traceparent),
         .tracestate = header_of(from->tracestate),
@@ -191,6 +194,12 @@ request_object(Sidecar_Request *request)
     return Py_NewRef(request->scope.request);
 }
 
+static int
+request_show(Sidecar_Request *request, PyObject *environ)
+{
+    return sc_request_show(request->scope.request, environ);
+}
+
 static void
 capsule_free(PyObject *capsule)
 {
@@ -223,6 +232,7 @@ sc_capi_init(PyObject *module)
                 .request_is_left = request_is_left,
                 .guard = guard,
                 .bridge_configure = bridge_configure,
+                .request_show = request_show,
             },
         .st = sc_state_of_module(module),
     };

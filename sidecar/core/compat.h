@@ -52,6 +52,15 @@ PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *value)
 #define SC_TYPES_INSTANTIATE_BY_DEFAULT 0
 #endif
 
+#if PY_VERSION_HEX < 0x030D0000
+/* Makes no exception where there is none. */
+static inline int
+PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **value)
+{
+    return _PyObject_LookupAttr(object, name, value);
+}
+#endif
+
 #ifndef Py_BEGIN_CRITICAL_SECTION
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }

@@ -41,8 +41,7 @@ pump_batch(void *arg)
     if (sc_loop_is_dead(loop)) {
         end_in_child(context);
     }
-    sc_drive_leave(loop->drive, loop->ring.count > 0,
-                   sc_timers_next(&loop->timers));
+    sc_drive_leave(loop->drive, loop->ring.count > 0, sc_loop_next_due(loop));
     sc_attach_pause(&context->attach);
 }
 
@@ -88,8 +87,7 @@ sc_loop_start_pump(ScLoop *self, const char *name)
     /* Run what it was born with, and leave it so that from here on whatever
      * comes due finds the pump (drive.h, 2). */
     sc_loop_run_batch(self);
-    sc_drive_leave(self->drive, self->ring.count > 0,
-                   sc_timers_next(&self->timers));
+    sc_drive_leave(self->drive, self->ring.count > 0, sc_loop_next_due(self));
     return 0;
 }
 

@@ -14,10 +14,6 @@ enum { EVENTS = 64 };
 /* A driver that is never idle looks at its descriptors this often. */
 static const int64_t POLL_EVERY = 50 * INT64_C(1000);
 
-/* A client is watched from then on: most calls are over by then, and the
- * watch costs several system calls. */
-static const int64_t WATCH_AFTER = 10 * INT64_C(1000000);
-
 /* CPython's switch interval, as it is by default. */
 static const int64_t BREATHE_EVERY = 5 * INT64_C(1000000);
 
@@ -219,12 +215,19 @@ static int
 poll_now(ScLoop *self)
 {
     struct epoll_event events[EVENTS];
-    if (self->watch_wanted != NULL &&
-        self->polled_at - self->watch_since >= WATCH_AFTER) {
+    if (sc_watch_due(self) <= self->polled_at) {
         sc_watch_arm(self);
     }
     int count = sc_poller_wait(&self->drive->poller, events, EVENTS, 0, -1);
     return take_events(self, events, count);
+}
+
+int64_t
+sc_loop_next_due(const ScLoop *self)
+{
+    int64_t timer = sc_timers_next(&self->timers);
+    int64_t watch = sc_watch_due(self);
+    return timer < watch ? timer : watch;
 }
 
 /* How long nothing is due: 0 where something is. */
@@ -234,7 +237,7 @@ idle_time(ScLoop *self)
     if (self->ring.count > 0 || self->stopping) {
         return 0;
     }
-    int64_t next = sc_timers_next(&self->timers);
+    int64_t next = sc_loop_next_due(self);
     if (next == SC_NEVER) {
         return SC_NEVER;
     }
@@ -306,17 +309,11 @@ sleep_until_event(ScLoop *self)
         return -1;
     }
     int signal_fd = how == SIGNALS_WAIT ? self->st->signal_pipe[0] : -1;
+    if (self->watch_wanted != NULL && sc_watch_due(self) <= sc_clock_now()) {
+        sc_watch_arm(self);
+    }
     /* Only now: a signal handler may have scheduled something. */
     int64_t timeout = idle_time(self);
-    if (self->watch_wanted != NULL && timeout != 0) {
-        int64_t left = self->watch_since + WATCH_AFTER - sc_clock_now();
-        if (left <= 0) {
-            sc_watch_arm(self);
-        }
-        else if (left < timeout) {
-            timeout = left;
-        }
-    }
     /* Announce, then look: poller.h. */
     atomic_store(&poller->asleep, true);
     if (!sc_inbox_is_empty(&self->drive->inbox)) {
@@ -607,7 +604,7 @@ is_due(ScLoop *self)
     if (self->ring.count > 0 || !sc_inbox_is_empty(&self->drive->inbox)) {
         return true;
     }
-    int64_t next = sc_timers_next(&self->timers);
+    int64_t next = sc_loop_next_due(self);
     return next != SC_NEVER && next <= sc_clock_now();
 }
 

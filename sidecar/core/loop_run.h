@@ -36,6 +36,10 @@ int sc_loop_take_inbox(ScLoop *self);
  * Attached, on the owner.  0, or -1 with what a signal's handler raised. */
 int sc_loop_breathe(ScLoop *self);
 
+/* When the loop has something to do next that nobody tells it of: a timer, a
+ * client to watch.  SC_NEVER: nothing. */
+int64_t sc_loop_next_due(const ScLoop *self);
+
 /* asyncio's _run_once: one round, which waits where nothing is ready.  0, or
  * -1 with what must leave run_forever. */
 int sc_loop_round(ScLoop *self);

@@ -6,6 +6,16 @@
 #include "core/call.h"
 #include "core/clock.h"
 
+/* What is promised is 50 ms. */
+static const int64_t WATCH_AFTER = 10 * INT64_C(1000000);
+
+int64_t
+sc_watch_due(const ScLoop *loop)
+{
+    return loop->watch_wanted != NULL ? loop->watch_since + WATCH_AFTER
+                                      : SC_NEVER;
+}
+
 void
 sc_watch_want(ScCall *call)
 {

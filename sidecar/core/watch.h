@@ -2,12 +2,13 @@
  *
  * A call that is made in the name of a request with a connection wants a
  * watch.  It gets one when it has lasted some ms, whether its loop sleeps or
- * is busy, and not before: most calls are over by then.  (A call that the
- * pump runs waits for the pump's next batch after that.)  Then a duplicate of
- * the connection's descriptor joins the loop's epoll set, until the call is
- * settled.  The duplicate's number is ours alone, so that whatever the server
- * does with its own one meanwhile, we never take another's descriptor out of
- * the set.
+ * is busy, and not before: most calls are over by then, and the watch costs
+ * several system calls.  (Who leaves the loop tells the pump when that will
+ * be, as of a timer: the pump arms it where nobody drives.)  Then a duplicate
+ * of the connection's descriptor joins the loop's epoll set, until the call
+ * is settled.  The duplicate's number is ours alone, so that whatever the
+ * server does with its own one meanwhile, we never take another's descriptor
+ * out of the set.
  *
  * Who may touch it: the owner of the loop.  Attached.  */
 #ifndef SIDECAR_CORE_WATCH_H
@@ -28,7 +29,9 @@ typedef struct {
 
 void sc_watch_want(struct ScCall *call);
 
-/* The first of those that want one has waited long enough: all get theirs. */
+/* When the first of those that want one has waited long enough; SC_NEVER:
+ * nobody does.  Then all get theirs. */
+int64_t sc_watch_due(const ScLoop *loop);
 void sc_watch_arm(ScLoop *loop);
 
 /* Its descriptor has had an event; and the end of it, in any state. */

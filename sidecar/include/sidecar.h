@@ -119,6 +119,11 @@ typedef struct Sidecar_API {
      * worker_start will start, here and in children.  Attached.  0, or -1 with
      * a Python error set that names what is wrong. */
     int (*bridge_configure)(const struct Sidecar_API *api, PyObject *options);
+
+    /* Show it in a WSGI environ, a dict: as sidecar.request, and its id under
+     * the header of its policy.  Attached.  0, or -1 with a Python error
+     * set. */
+    int (*request_show)(Sidecar_Request *request, PyObject *environ);
 } Sidecar_API;
 
 /* Whether the Sidecar at hand has a function that this header names. */
@@ -135,7 +140,8 @@ Sidecar_Import(void)
     if (api == NULL) {
         return NULL;
     }
-    if (api->version != SIDECAR_API_VERSION || !SIDECAR_API_HAS(api, guard)) {
+    if (api->version != SIDECAR_API_VERSION ||
+        api->size < sizeof(Sidecar_API)) {
         PyErr_Format(PyExc_ImportError,
                      "built for version %d of Sidecar's C interface (%zu "
                      "bytes); the installed Sidecar has version %d (%zu "

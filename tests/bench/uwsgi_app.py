@@ -37,6 +37,17 @@ def threadsafe() -> Callable[[], Any]:
     return call
 
 
+def stepped() -> int:
+    """No task, no loop, no context: nothing that could wait."""
+    coro = once()
+    try:
+        while True:
+            coro.send(None)
+    except StopIteration as stop:
+        value: int = stop.value
+        return value
+
+
 def private_loop() -> Callable[[], Any]:
     """A loop for each request thread, kept; nothing is shared, and nothing runs between calls."""
     kept = threading.local()
@@ -64,6 +75,7 @@ def asgiref() -> Callable[[], Any]:
 
 CALLS: dict[str, Callable[[], Callable[[], Any]]] = {
     "run_sync": run_sync,
+    "stepped": lambda: stepped,
     "threadsafe": threadsafe,
     "private": private_loop,
     "asgiref": asgiref,

@@ -226,6 +226,40 @@ class TestWhomItReaches:
             theirs.close()
             gone(lambda: serve(view(wait), environ))
 
+    def test_while_nobody_drives(self) -> None:
+        """A greenlet's call waits where no thread waits for it: the loop's own one must begin the watch."""
+        pytest.importorskip("greenlet", reason="greenlet is not installed")
+        from greenlet import greenlet
+
+        work = Work()
+        heard: list[Any] = []
+
+        with client() as (environ, theirs):
+
+            def request() -> None:
+                heard.append(gone(lambda: serve(view(lambda: sidecar.run_sync(work.run())), environ)))
+
+            thread, _ = hang_up_when_begun(work, theirs)
+            greenlet(request).switch()
+            thread.join(LONG)
+        assert heard and work.ends == ["cancelled"]
+
+    def test_after_another_caller_has_left_the_loop(self) -> None:
+        """The main thread drives its own call only, and so leaves the loop to the other one."""
+        work = Work()
+
+        def pass_by() -> None:
+            assert work.begun.wait(LONG)
+            sidecar.run_sync(asyncio.sleep(0))
+            theirs.close()
+
+        with client() as (environ, theirs):
+            thread = threading.Thread(target=pass_by)
+            thread.start()
+            gone(lambda: serve(view(lambda: sidecar.run_sync(work.run())), environ))
+            thread.join(LONG)
+        assert work.ends == ["cancelled"]
+
     def test_the_neighbours_hear_nothing(self) -> None:
         """Requests at once on one loop, of which every other one's client goes."""
         begun = threading.Barrier(8)
