@@ -1,5 +1,6 @@
 #include "middleware/request.h"
 
+#include <pthread.h>
 #include <stddef.h>
 #include <structmember.h>
 
@@ -9,6 +10,7 @@
 #include "middleware/inbound_id.h"
 #include "middleware/opentelemetry.h"
 #include "middleware/request_id.h"
+#include "sidecar.h"
 
 /* -- arrival -------------------------------------------------------------- */
 
@@ -119,6 +121,33 @@ allocate(ScState *st, ScPolicy *policy)
     return self;
 }
 
+static void
+join_board(ScRequest *self, const ScArrival *arrival)
+{
+    Sidecar_Slot *slot = arrival->slot;
+    ScText id = {NULL, 0};
+    const ScTraceContext *trace = sc_request_trace(self);
+    if (!sc_request_text(self->id, &id) || !sidecar_slot_lock(slot)) {
+        return;
+    }
+    Sidecar_SlotText *text = &slot->text;
+    text->started = self->started;
+    text->key = (uintptr_t)self;
+    text->thread = (uintptr_t)pthread_self();
+    sidecar_slot_copy(text->id, sizeof(text->id), id.at, id.length);
+    sidecar_slot_copy(text->trace_id, sizeof(text->trace_id), trace->trace_id,
+                      SC_TRACE_ID_LENGTH);
+    sidecar_slot_copy(text->method, sizeof(text->method), arrival->method.at,
+                      arrival->method.length);
+    sidecar_slot_copy(text->path, sizeof(text->path), arrival->path.at,
+                      arrival->path.length);
+    text->called = 0;
+    text->call = 0;
+    text->line[0] = '\0';
+    sidecar_slot_unlock(slot);
+    atomic_store(&self->owner.slot, slot);
+}
+
 PyObject *
 sc_request_new(ScState *st, const ScArrival *arrival)
 {
@@ -136,6 +165,7 @@ sc_request_new(ScState *st, const ScArrival *arrival)
         return NULL;
     }
     set_deadline(self, arrival->timeout);
+    self->owner.timed = arrival->timed;
     if (policy->disconnect != SC_DISCONNECT_OFF) {
         self->owner.connection = Py_XNewRef(arrival->connection);
         self->owner.half_closes = policy->disconnect == SC_DISCONNECT_RESET;
@@ -144,6 +174,9 @@ sc_request_new(ScState *st, const ScArrival *arrival)
     self->inbound_tracestate = Py_XNewRef(arrival->tracestate);
     if (self->trusted) {
         self->inbound_baggage = Py_XNewRef(arrival->baggage);
+    }
+    if (arrival->slot != NULL) {
+        join_board(self, arrival);
     }
     return (PyObject *)self;
 }
@@ -493,20 +526,10 @@ static PyType_Spec request_spec = {
 static PyObject *
 request_counts(PyObject *module, PyObject *Py_UNUSED(none))
 {
-    static const char *const names[] = {
-        [SC_COUNT_REQUESTS] = "requests",
-        [SC_COUNT_BAD_ID] = "bad_ids",
-        [SC_COUNT_BAD_TRACEPARENT] = "bad_traceparents",
-        [SC_COUNT_BAD_TRACESTATE] = "bad_tracestates",
-        [SC_COUNT_BAD_BAGGAGE] = "bad_baggage",
-        [SC_COUNT_BAD_DEADLINE] = "bad_deadlines",
-        [SC_COUNT_LATE] = "late",
-        [SC_COUNT_LEFT] = "left",
-    };
+    static const char *const names[SC_COUNTS] = {SIDECAR_COUNTER_NAMES};
     ScState *st = sc_state_of_module(module);
     PyObject *counts = PyDict_New();
-    for (size_t i = 0; counts != NULL && i < sizeof(names) / sizeof(names[0]);
-         i++) {
+    for (size_t i = 0; counts != NULL && i < SC_COUNTS; i++) {
         PyObject *count = PyLong_FromUnsignedLongLong(atomic_load_explicit(
             &st->request_counts[i], memory_order_relaxed));
         if (count == NULL ||
@@ -518,8 +541,16 @@ request_counts(PyObject *module, PyObject *Py_UNUSED(none))
     return counts;
 }
 
+static PyObject *
+count_refused(PyObject *module, PyObject *Py_UNUSED(none))
+{
+    sc_request_count(sc_state_of_module(module), SC_COUNT_REFUSED, 1);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"_request_counts", SC_METHOD(request_counts), METH_NOARGS, NULL},
+    {"_count_refused", SC_METHOD(count_refused), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

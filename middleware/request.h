@@ -31,6 +31,9 @@ typedef struct {
     PyObject *baggage;
     PyObject *timeout;
     PyObject *connection; /* the client's socket, or its descriptor */
+    Sidecar_Slot *slot;   /* where it is shown; NULL: nowhere */
+    ScText method, path;  /* for the slot */
+    bool timed;           /* its calls are */
 } ScArrival;
 
 typedef struct {

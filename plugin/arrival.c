@@ -124,9 +124,15 @@ sc_arrival_begin(struct wsgi_request *wsgi_req, ScCore *core)
     const Sidecar_API *api = core->app->api;
     struct iovec *found[VARIABLES] = {NULL};
     find_variables(wsgi_req, found);
+    PyObject *policy = core->routed == wsgi_req->start_of_request
+                           ? sc_route_policy(core->choice, wsgi_req->app_id)
+                           : core->app->policy;
+    if (policy == NULL) {
+        return -1;
+    }
     Sidecar_Arrival arrival = {
         .size = sizeof(arrival),
-        .policy = core->app->policy,
+        .policy = policy,
         .peer = {wsgi_req->remote_addr, wsgi_req->remote_addr_len},
         .request_id = text_of(found[REQUEST_ID]),
         .traceparent = text_of(found[TRACEPARENT]),
@@ -135,6 +141,10 @@ sc_arrival_begin(struct wsgi_request *wsgi_req, ScCore *core)
         .deadline = text_of(found[DEADLINE]),
         .connection = wsgi_req->fd,
         .has_connection = wsgi_req->fd >= 0,
+        .slot = sc_board_slot(wsgi_req->async_id),
+        .method = {wsgi_req->method, wsgi_req->method_len},
+        .path = {wsgi_req->path_info, wsgi_req->path_info_len},
+        .timed = sc_log_wants_time(),
     };
     core->request = api->request_arrive(api, &arrival);
     if (core->request == NULL) {
@@ -143,7 +153,7 @@ sc_arrival_begin(struct wsgi_request *wsgi_req, ScCore *core)
     const char *id = api->request_id(core->request);
     core->id_length = strlen(id);
     memcpy(core->id, id, core->id_length);
-    core->trace_id[0] = '\0';
+    core->trace_id[0] = core->calls[0] = core->ms[0] = '\0';
     core->started = wsgi_req->start_of_request;
     if (found[REQUEST_ID] != NULL) {
         replace_inbound(wsgi_req, core);

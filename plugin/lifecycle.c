@@ -1,6 +1,8 @@
 #include "plugin.h"
 
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* The worker that started a bridge.  A mule, or a child of the application's,
@@ -36,18 +38,44 @@ refuse_options(void)
     exit(1);
 }
 
-/* The worker's `uwsgi.async > 1` resumes a request past its response handler,
- * so a wrapped request would never be left: nothing is wrapped there. */
+static bool
+is_given(const char *option)
+{
+    for (int i = 0; i < uwsgi.exported_opts_cnt; i++) {
+        if (strcmp(uwsgi.exported_opts[i]->key, option) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* uWSGI's engines that switch stacks below Python.  gevent's and greenlet's
+ * switches Python knows; without an engine requests do not switch at all. */
+bool
+sc_lifecycle_mixes_contexts(void)
+{
+    return uwsgi.async > 1 &&
+           (is_given("ugreen") || is_given("stackless") || is_given("fiber"));
+}
+
 static void
 warn_async(void)
 {
-    if (uwsgi.async > 1) {
-        uwsgi_log("[sidecar] uWSGI runs %d async cores (gevent or async "
-                  "mode): requests there get no scope from the plugin yet "
-                  "(sidecar.current() is None, no X-Request-ID). Use threads, "
-                  "or sidecar.WSGIMiddleware around the application.\n",
+    if (sc_lifecycle_mixes_contexts()) {
+        uwsgi_log("[sidecar] uWSGI switches %d requests on one stack "
+                  "(ugreen, stackless, fiber): they get no scope "
+                  "(sidecar.current() is None, no X-Request-ID). Use gevent "
+                  "or threads\n",
                   uwsgi.async);
     }
+}
+
+/* gevent patches the worker after its fork: its bridge starts with the first
+ * call, when it is known what is patched. */
+static bool
+starts_later(void)
+{
+    return uwsgi.loop != NULL && strcmp(uwsgi.loop, "gevent") == 0;
 }
 
 void
@@ -60,14 +88,16 @@ sc_lifecycle_preinit(void)
         exit(1);
     }
     warn_async();
+    sc_board_map();
     ScAttachment attachment = sc_attachment_begin();
     main_api = Sidecar_Import();
     if (main_api == NULL) {
         refuse_import();
     }
-    PyObject *bridge = sc_options_bridge_arguments();
+    PyObject *bridge =
+        sc_options_settle() == 0 ? sc_options_bridge_arguments() : NULL;
     if (bridge == NULL || main_api->bridge_configure(main_api, bridge) < 0 ||
-        sc_requests_check_policy() < 0) {
+        sc_requests_check_policy() < 0 || sc_routes_check() < 0) {
         refuse_options();
     }
     Py_DECREF(bridge);
@@ -78,15 +108,51 @@ void
 sc_lifecycle_post_fork(void)
 {
     ScAttachment attachment = sc_attachment_begin();
-    if (main_api->worker_start(main_api) < 0) {
+    sc_board_clear();
+    if (!starts_later() && main_api->worker_start(main_api) < 0) {
         PyErr_Print();
         uwsgi_log("[sidecar] worker %d (pid %d) cannot start its bridge (the "
                   "error is above)\n",
                   uwsgi.mywid, (int)getpid());
         exit(1);
     }
+    sc_metrics_start(main_api);
+    sc_watchdog_start();
     sc_attachment_end(attachment);
     started_pid = getpid();
+}
+
+static void
+stop(void)
+{
+    if (main_api->worker_stop(main_api, sc_options.shutdown_timeout) < 0) {
+        PyErr_Print();
+        uwsgi_log("[sidecar] worker %d (pid %d) could not drain its bridge "
+                  "(the error is above)\n",
+                  uwsgi.mywid, (int)getpid());
+    }
+}
+
+static void *
+run_stop(void *Py_UNUSED(unused))
+{
+    ScAttachment attachment = sc_attachment_begin();
+    stop();
+    sc_attachment_end(attachment);
+    return NULL;
+}
+
+/* The C library has already ended what greenlet keeps for this thread: no
+ * code that gevent has patched can run here any more. */
+static void
+stop_on_another_thread(void)
+{
+    pthread_t thread;
+    PyThreadState *save = PyEval_SaveThread();
+    if (pthread_create(&thread, NULL, run_stop, NULL) == 0) {
+        pthread_join(thread, NULL);
+    }
+    PyEval_RestoreThread(save);
 }
 
 void
@@ -96,6 +162,7 @@ sc_lifecycle_atexit(void)
         return;
     }
     started_pid = 0;
+    sc_watchdog_stop();
     /* A signal came, or the application called exit(), in the middle of a
      * request: what it interrupted may hold any lock, so no Python runs on
      * top of it.  uWSGI leaves its own clean-up out there, too. */
@@ -106,11 +173,11 @@ sc_lifecycle_atexit(void)
         return;
     }
     ScAttachment attachment = sc_attachment_begin();
-    if (main_api->worker_stop(main_api, sc_options.shutdown_timeout) < 0) {
-        PyErr_Print();
-        uwsgi_log("[sidecar] worker %d (pid %d) could not drain its bridge "
-                  "(the error is above)\n",
-                  uwsgi.mywid, (int)getpid());
+    if (starts_later()) {
+        stop_on_another_thread();
+    }
+    else {
+        stop();
     }
     sc_attachment_end(attachment);
 }

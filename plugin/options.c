@@ -1,154 +1,358 @@
+/* The options: their texts as uWSGI reads them.  What they amount to is made
+ * of these by sidecar._options, in each interpreter. */
 #include "plugin.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-ScOptions sc_options = {
-    .shutdown_timeout = 5,
-    .deadline = -1,
-    .deadline_margin = 1,
-    .workers = -1,
-    .max_calls = -1,
-    .max_queue = -1,
-};
+#include "option_table.h"
 
-PyObject *
-sc_options_policy_arguments(void)
-{
-    const struct {
-        const char *name;
-        const char *value;
-    } texts[] = {{"request_id_header", sc_options.request_id_header},
-                 {"trust", sc_options.trust},
-                 {"deadline_header", sc_options.deadline_header},
-                 {"disconnect", sc_options.disconnect}};
-    PyObject *arguments = PyDict_New();
-    int rc = arguments != NULL ? 0 : -1;
-    for (size_t i = 0; rc == 0 && i < sizeof(texts) / sizeof(texts[0]); i++) {
-        if (texts[i].value != NULL) {
-            PyObject *text = PyUnicode_DecodeFSDefault(texts[i].value);
-            rc = text ? PyDict_SetItemString(arguments, texts[i].name, text)
-                      : -1;
-            Py_XDECREF(text);
-        }
-    }
-    double deadline = sc_options.deadline;
-    if (deadline < 0) {
-        /* uWSGI kills a worker whose request takes longer. */
-        deadline = uwsgi.harakiri_options.workers - sc_options.deadline_margin;
-    }
-    if (rc == 0 && deadline > 0) {
-        PyObject *seconds = PyFloat_FromDouble(deadline);
-        rc = seconds ? PyDict_SetItemString(arguments, "deadline", seconds)
-                     : -1;
-        Py_XDECREF(seconds);
-    }
-    if (rc < 0) {
-        Py_CLEAR(arguments);
-    }
-    return arguments;
-}
+ScOptions sc_options = {.shutdown_timeout = 5};
 
-PyObject *
-sc_options_bridge_arguments(void)
-{
-    const struct {
-        const char *name;
-        int value;
-    } numbers[] = {{"workers", sc_options.workers},
-                   {"max_calls", sc_options.max_calls},
-                   {"max_queue", sc_options.max_queue}};
-    PyObject *arguments = PyDict_New();
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        if (arguments == NULL || numbers[i].value < 0) {
-            continue;
-        }
-        PyObject *number = PyLong_FromLong(numbers[i].value);
-        if (number == NULL ||
-            PyDict_SetItemString(arguments, numbers[i].name, number) < 0) {
-            Py_CLEAR(arguments);
-        }
-        Py_XDECREF(number);
-    }
-    return arguments;
-}
+typedef enum { COUNT, SECONDS, TEXT } Kind;
 
-/* A whole number, which sidecar.Sidecar judges further. */
+typedef struct {
+    const char *name; /* as in Python */
+    Kind kind;
+    double least;
+    double most;
+    const char *text; /* NULL: not given */
+} Given;
+
+#define ROW(name, uwsgi_name, kind, least, most, help) \
+    {#name, kind, least, most, NULL},
+static Given given[] = {SC_OPTIONS(ROW)};
+#undef ROW
+enum { GIVEN = sizeof(given) / sizeof(given[0]) };
+
+#define ROW(name, uwsgi_name, kind, least, most, help) AT_##name,
+enum { SC_OPTIONS(ROW) };
+#undef ROW
+
+static struct uwsgi_string_list *mounts;
+
+/* -- as uWSGI reads them ---------------------------------------------------
+ */
+
 static void
-set_count(char *option, char *value, void *target)
+refuse(const char *option, const char *value, const char *reason)
+{
+    uwsgi_log("[sidecar] %s = %s: must be %s\n", option, value, reason);
+    exit(1);
+}
+
+/* What is too few, sidecar.Sidecar judges. */
+static void
+check_count(const char *option, const char *value)
 {
     char *end;
     errno = 0;
     long count = strtol(value, &end, 10);
     if (end == value || *end != '\0' || errno != 0 || count < 0 ||
         count > INT_MAX) {
-        uwsgi_log("[sidecar] %s = %s: must be a whole number\n", option,
-                  value);
-        exit(1);
+        refuse(option, value, "a whole number");
     }
-    *(int *)target = (int)count;
 }
 
-/* Seconds, from 0 to an hour. */
 static void
-set_seconds(char *option, char *value, void *target)
+check_seconds(const char *option, const char *value, const Given *row)
 {
     char *end;
     errno = 0;
     double seconds = strtod(value, &end);
     if (end == value || *end != '\0' || errno != 0 ||
-        !(seconds >= 0 && seconds <= 3600)) {
-        uwsgi_log("[sidecar] %s = %s: must be a number of seconds from 0 to "
-                  "3600\n",
-                  option, value);
-        exit(1);
+        !(seconds >= row->least && seconds <= row->most)) {
+        char reason[80];
+        snprintf(reason, sizeof(reason), "a number of seconds from %g to %g",
+                 row->least, row->most);
+        refuse(option, value, reason);
     }
-    *(double *)target = seconds;
 }
 
+static void
+take(char *option, char *value, void *target)
+{
+    Given *row = target;
+    if (row->kind == COUNT) {
+        check_count(option, value);
+    }
+    else if (row->kind == SECONDS) {
+        check_seconds(option, value, row);
+    }
+    row->text = value;
+}
+
+#define ROW(name, uwsgi_name, kind, least, most, help) \
+    {SC_TEXT(uwsgi_name),                              \
+     required_argument,                                \
+     0,                                                \
+     SC_TEXT(help),                                    \
+     take,                                             \
+     &given[AT_##name],                                \
+     0},
 struct uwsgi_option sc_option_table[] = {
-    {SC_TEXT("sidecar-workers"), required_argument, 0,
-     SC_TEXT("how many threads each worker has for blocking code (default: "
-             "its processors and 4, at most 32)"),
-     set_count, &sc_options.workers, 0},
-    {SC_TEXT("sidecar-max-calls"), required_argument, 0,
-     SC_TEXT("how many run_sync calls and streams may be in flight in each "
-             "worker; one more is answered with 503 (default: any number)"),
-     set_count, &sc_options.max_calls, 0},
-    {SC_TEXT("sidecar-max-queue"), required_argument, 0,
-     SC_TEXT("how many jobs may wait for one of these threads (default "
-             "65536)"),
-     set_count, &sc_options.max_queue, 0},
-    {SC_TEXT("sidecar-shutdown-timeout"), required_argument, 0,
-     SC_TEXT("how many seconds a worker that ends gives the coroutines that "
-             "still run to finish their cleanup (default 5)"),
-     set_seconds, &sc_options.shutdown_timeout, 0},
-    {SC_TEXT("sidecar-request-id-header"), required_argument, 0,
-     SC_TEXT("the header with a request's id, in and out (default "
-             "X-Request-ID)"),
-     uwsgi_opt_set_str, &sc_options.request_id_header, 0},
-    {SC_TEXT("sidecar-trust"), required_argument, 0,
-     SC_TEXT("whose inbound ids, traces, baggage and deadlines are taken: "
-             "untrusted (nobody's, the default), always, or addresses "
-             "separated by commas (10.0.0.0/8, fd00::/8)"),
-     uwsgi_opt_set_str, &sc_options.trust, 0},
-    {SC_TEXT("sidecar-deadline"), required_argument, 0,
-     SC_TEXT("how many seconds a request may take (default: harakiri less the "
-             "margin; 0: no limit)"),
-     set_seconds, &sc_options.deadline, 0},
-    {SC_TEXT("sidecar-deadline-margin"), required_argument, 0,
-     SC_TEXT("how many seconds before harakiri a request's deadline is "
-             "(default 1)"),
-     set_seconds, &sc_options.deadline_margin, 0},
-    {SC_TEXT("sidecar-deadline-header"), required_argument, 0,
-     SC_TEXT("the inbound header with a request's time-out, where its sender "
-             "is trusted (default: none is taken)"),
-     uwsgi_opt_set_str, &sc_options.deadline_header, 0},
-    {SC_TEXT("sidecar-disconnect"), required_argument, 0,
-     SC_TEXT("when a client counts as gone: close (it has closed its side, "
-             "the default), reset (it has closed all), off"),
-     uwsgi_opt_set_str, &sc_options.disconnect, 0},
+    SC_OPTIONS(ROW){
+        SC_TEXT("sidecar-mount"), required_argument, 0,
+        SC_TEXT("other values for the application at a mountpoint: /api "
+                "trust=always,deadline=5 (may be given several times)"),
+        uwsgi_opt_add_string_list, &mounts, 0},
     {NULL, 0, 0, NULL, NULL, NULL, 0},
 };
+#undef ROW
+
+/* -- for Python ------------------------------------------------------------
+ */
+
+static int
+append_text(PyObject *list, const char *bytes)
+{
+    PyObject *text = PyUnicode_DecodeFSDefault(bytes);
+    int rc = text != NULL ? PyList_Append(list, text) : -1;
+    Py_XDECREF(text);
+    return rc;
+}
+
+static PyObject *
+texts_given(void)
+{
+    PyObject *texts = PyDict_New();
+    for (int i = 0; texts != NULL && i < GIVEN; i++) {
+        if (given[i].text == NULL) {
+            continue;
+        }
+        PyObject *text = PyUnicode_DecodeFSDefault(given[i].text);
+        if (text == NULL ||
+            PyDict_SetItemString(texts, given[i].name, text) < 0) {
+            Py_CLEAR(texts);
+        }
+        Py_XDECREF(text);
+    }
+    return texts;
+}
+
+static PyObject *
+texts_of_mounts(void)
+{
+    PyObject *texts = PyList_New(0);
+    for (struct uwsgi_string_list *one = mounts; texts != NULL && one != NULL;
+         one = one->next) {
+        if (append_text(texts, one->value) < 0) {
+            Py_CLEAR(texts);
+        }
+    }
+    return texts;
+}
+
+/* A sidecar._options.UWSGI of the attached interpreter: a new reference, or
+ * NULL with a Python error set. */
+static PyObject *
+configuration(void)
+{
+    PyObject *made = NULL;
+    PyObject *module = PyImport_ImportModule("sidecar._options");
+    PyObject *texts = module != NULL ? texts_given() : NULL;
+    PyObject *of_mounts = texts != NULL ? texts_of_mounts() : NULL;
+    if (of_mounts != NULL) {
+        made = PyObject_CallMethod(module, "UWSGI", "OOi", texts, of_mounts,
+                                   uwsgi.harakiri_options.workers);
+    }
+    Py_XDECREF(of_mounts);
+    Py_XDECREF(texts);
+    Py_XDECREF(module);
+    return made;
+}
+
+/* -- settled ----------------------------------------------------------------
+ */
+
+static bool
+is_ours(const char *name)
+{
+    return strncmp(name, "sidecar-", 8) == 0 ||
+           strncmp(name, "sidecar_", 8) == 0;
+}
+
+/* uWSGI takes a name of its configuration that no option has for a variable of
+ * the configuration's own, and says nothing. */
+static int
+check_names(PyObject *made)
+{
+    PyObject *written = PyList_New(0), *known = PyList_New(0), *none = NULL;
+    int rc = written != NULL && known != NULL ? 0 : -1;
+    for (int i = 0; rc == 0 && i < uwsgi.exported_opts_cnt; i++) {
+        struct uwsgi_opt *one = uwsgi.exported_opts[i];
+        if (!one->configured && is_ours(one->key)) {
+            rc = append_text(written, one->key);
+        }
+    }
+    for (struct uwsgi_option *one = uwsgi.options;
+         rc == 0 && one != NULL && one->name != NULL; one++) {
+        if (is_ours(one->name)) {
+            rc = append_text(known, one->name);
+        }
+    }
+    if (rc == 0) {
+        none = PyObject_CallMethod(made, "check_names", "OO", written, known);
+        rc = none != NULL ? 0 : -1;
+    }
+    Py_XDECREF(none);
+    Py_XDECREF(written);
+    Py_XDECREF(known);
+    return rc;
+}
+
+static int
+log_lines(PyObject *made)
+{
+    PyObject *lines = PyObject_CallMethod(made, "lines", NULL);
+    Py_ssize_t count = lines != NULL ? PyList_Size(lines) : -1;
+    int rc = count >= 0 ? 0 : -1;
+    for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
+        PyObject *line = PyUnicode_EncodeFSDefault(PyList_GET_ITEM(lines, i));
+        rc = line != NULL ? 0 : -1;
+        if (line != NULL) {
+            uwsgi_log("[sidecar] %s\n", PyBytes_AS_STRING(line));
+            Py_DECREF(line);
+        }
+    }
+    Py_XDECREF(lines);
+    return rc;
+}
+
+/* NULL for None, or with a Python error set; else kept for ever. */
+static char *
+keep_text(PyObject *made, const char *name)
+{
+    char *kept = NULL;
+    PyObject *value = PyObject_CallMethod(made, "value", "s", name);
+    PyObject *bytes = value != NULL && value != Py_None
+                          ? PyUnicode_EncodeFSDefault(value)
+                          : NULL;
+    if (bytes != NULL) {
+        kept = uwsgi_str(PyBytes_AS_STRING(bytes));
+    }
+    Py_XDECREF(bytes);
+    Py_XDECREF(value);
+    return kept;
+}
+
+static int
+keep_values(PyObject *made)
+{
+    PyObject *seconds =
+        PyObject_CallMethod(made, "value", "s", "shutdown_timeout");
+    if (seconds != NULL) {
+        sc_options.shutdown_timeout = PyFloat_AsDouble(seconds);
+        Py_DECREF(seconds);
+    }
+    if (!PyErr_Occurred()) {
+        sc_options.request_id_header = keep_text(made, "request_id_header");
+    }
+    if (!PyErr_Occurred()) {
+        sc_options.deadline_header = keep_text(made, "deadline_header");
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int
+sc_options_settle(void)
+{
+    PyObject *made = configuration();
+    int rc = made != NULL && check_names(made) == 0 && log_lines(made) == 0
+                 ? keep_values(made)
+                 : -1;
+    Py_XDECREF(made);
+    return rc;
+}
+
+PyObject *
+sc_options_policy_arguments(const char *mountpoint, size_t length)
+{
+    PyObject *arguments = NULL, *made = configuration();
+    PyObject *where =
+        made != NULL
+            ? PyUnicode_DecodeFSDefaultAndSize(mountpoint, (Py_ssize_t)length)
+            : NULL;
+    if (where != NULL) {
+        arguments = PyObject_CallMethod(made, "policy_arguments", "O", where);
+    }
+    Py_XDECREF(where);
+    Py_XDECREF(made);
+    return arguments;
+}
+
+PyObject *
+sc_options_bridge_arguments(void)
+{
+    PyObject *made = configuration();
+    PyObject *arguments =
+        made != NULL ? PyObject_CallMethod(made, "bridge_arguments", NULL)
+                     : NULL;
+    Py_XDECREF(made);
+    return arguments;
+}
+
+int
+sc_options_parse_overrides(const char *text, PyObject *into)
+{
+    PyObject *none = NULL, *shown = PyUnicode_DecodeFSDefault(text);
+    PyObject *module =
+        shown != NULL ? PyImport_ImportModule("sidecar._options") : NULL;
+    if (module != NULL) {
+        none =
+            PyObject_CallMethod(module, "parse_overrides", "OO", shown, into);
+    }
+    int rc = none != NULL ? 0 : -1;
+    Py_XDECREF(none);
+    Py_XDECREF(module);
+    Py_XDECREF(shown);
+    return rc;
+}
+
+/* -- in a worker -------------------------------------------------------------
+ */
+
+/* Of a mountpoint or the text of a sidecar-mount: "/" is the one without. */
+static size_t
+length_of_mountpoint(const char *at, size_t longest)
+{
+    size_t length = 0;
+    while (length < longest && at[length] != '\0' && at[length] != ' ') {
+        length++;
+    }
+    while (length > 0 && at[length - 1] == '/') {
+        length--;
+    }
+    return length;
+}
+
+static bool
+has_app(const char *mountpoint, size_t length)
+{
+    for (int id = 0; id < uwsgi_apps_cnt; id++) {
+        const struct uwsgi_app *app = &uwsgi_apps[id];
+        if (app->callable != NULL &&
+            length_of_mountpoint(app->mountpoint, app->mountpoint_len) ==
+                length &&
+            memcmp(app->mountpoint, mountpoint, length) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+sc_options_check_mounts(void)
+{
+    for (struct uwsgi_string_list *one = mounts;
+         one != NULL && uwsgi.mywid == 1; one = one->next) {
+        size_t length = length_of_mountpoint(one->value, SIZE_MAX);
+        if (!has_app(one->value, length)) {
+            uwsgi_log("[sidecar] sidecar-mount = %s: no application is "
+                      "mounted there (yet)\n",
+                      one->value);
+        }
+    }
+}

@@ -26,28 +26,36 @@ void sc_abi_check(void);
 
 /* --- options.c --------------------------------------------------------- */
 
+/* What the plugin itself needs of them, once sc_options_settle has been. */
 typedef struct {
-    double shutdown_timeout; /* seconds */
-    double deadline;         /* seconds; 0: none; < 0: harakiri's */
-    double deadline_margin;  /* seconds */
-    char *request_id_header; /* these as they were given; NULL: not at all */
-    char *trust;
-    char *deadline_header;
-    char *disconnect;
-    int workers; /* these: -1: not given */
-    int max_calls;
-    int max_queue;
+    double shutdown_timeout;       /* seconds */
+    const char *request_id_header; /* NULL: the default */
+    const char *deadline_header;   /* NULL: none */
 } ScOptions;
 
 extern ScOptions sc_options;
 extern struct uwsgi_option sc_option_table[];
 
-/* The keyword arguments of sidecar.Policy that the options amount to: a new
- * dict, or NULL with a Python error set.  Attached. */
-PyObject *sc_options_policy_arguments(void);
+/* Judge the options, those of the environment too, and log what is not at its
+ * default.  In the process that reads them, once, attached.  0, or -1 with a
+ * Python error set that names what is wrong. */
+int sc_options_settle(void);
 
-/* Likewise of sidecar.Sidecar. */
+/* The keyword arguments of sidecar.Policy that the options amount to for the
+ * application at a mountpoint (length 0: the only one): a new dict, or NULL
+ * with a Python error set.  Attached, to any interpreter. */
+PyObject *sc_options_policy_arguments(const char *mountpoint, size_t length);
+
+/* Update such a dict from "deadline=30,trust=always".  -1 with a ValueError
+ * that names what is wrong.  Attached. */
+int sc_options_parse_overrides(const char *text, PyObject *into);
+
+/* Likewise of sidecar.Sidecar, for the worker's own bridge. */
 PyObject *sc_options_bridge_arguments(void);
+
+/* Say so where options are given for a mountpoint that no application has.
+ * In each worker, once its applications are loaded; attached or not. */
+void sc_options_check_mounts(void);
 
 /* --- attach.c ---------------------------------------------------------- */
 
@@ -55,10 +63,10 @@ typedef struct {
     PyGILState_STATE state;
 } ScAttachment;
 
-/* Attach uWSGI's main thread to the main interpreter, whether it is attached
- * already or not; each begin has its end.  Main thread only, in hooks that
- * stand outside of requests: never in a request handler, which may belong to
- * a sub-interpreter. */
+/* Attach uWSGI's main thread, or one of the plugin's own, to the main
+ * interpreter, whether it is attached already or not; each begin has its end.
+ * In hooks that stand outside of requests: never in a request handler, which
+ * may belong to a sub-interpreter. */
 ScAttachment sc_attachment_begin(void);
 void sc_attachment_end(ScAttachment attachment);
 
@@ -67,6 +75,10 @@ void sc_attachment_end(ScAttachment attachment);
 /* Import sidecar in the process that will fork the workers; ends the process
  * with a message where that fails.  Starts nothing. */
 void sc_lifecycle_preinit(void);
+
+/* Whether requests take turns on one thread's stack in ways that Python knows
+ * nothing of, so that contexts would get mixed up. */
+bool sc_lifecycle_mixes_contexts(void);
 
 /* Start the worker's bridge; ends the worker where that fails. */
 void sc_lifecycle_post_fork(void);
@@ -81,9 +93,13 @@ void sc_lifecycle_atexit(void);
 typedef struct {
     const Sidecar_API *api; /* NULL: not imported yet */
     PyObject *policy;
-    struct uwsgi_app guarded; /* uWSGI's own, but for its callable */
-    PyObject *names;          /* see request.c */
+    struct uwsgi_app guarded;  /* uWSGI's own, but for its callable */
+    struct uwsgi_app refusing; /* the same; made when it is needed */
+    PyObject *names;           /* see request.c */
 } ScApp;
+
+/* The routes that a request has taken: route.c. */
+typedef struct ScChoice ScChoice;
 
 /* One core of uWSGI serves one request at a time; what is said of it stays,
  * for the log, until the next one. */
@@ -91,14 +107,24 @@ typedef struct {
     Sidecar_Request *request; /* owned; NULL: none in progress */
     ScApp *app;
     uint64_t started; /* its start_of_request */
+    uint64_t routed;  /* that of the request whose `choice` this is */
+    ScChoice *choice;
+    ScChoice *held; /* the request takes up room on its routes; or NULL */
     /* uWSGI's request variables may point here. */
     char id[SIDECAR_REQUEST_ID_LONGEST];
     size_t id_length;
-    char trace_id[SIDECAR_TRACE_ID_LENGTH]; /* for the log, where it asks */
+    /* For the log, where it asks. */
+    char trace_id[SIDECAR_TRACE_ID_LENGTH];
+    char calls[12];
+    char ms[24];
 } ScCore;
 
 /* That of this request; NULL: this process has none. */
-const ScCore *sc_requests_core(const struct wsgi_request *wsgi_req);
+ScCore *sc_requests_core(const struct wsgi_request *wsgi_req);
+
+/* sidecar.Policy(**arguments): new reference, or NULL with a Python error set.
+ * Attached. */
+PyObject *sc_requests_make_policy(PyObject *arguments);
 
 /* Make the policy that the options ask for, and throw it away: in the process
  * that reads them, attached.  -1 with a Python error set that names what is
@@ -112,6 +138,10 @@ void sc_requests_init(void);
 /* Put the handlers of this plugin around those of every WSGI application that
  * is loaded, and not yet wrapped.  In each worker, attached or not. */
 void sc_requests_wrap_apps(void);
+
+/* Whether requests are made by sidecar.WSGIMiddleware, and not by the pair of
+ * handlers. */
+bool sc_requests_by_middleware(void);
 
 /* Whether the calling thread is inside of a request: in a signal handler, or
  * in an exit() that the application called. */
@@ -127,6 +157,53 @@ void sc_arrival_init(void);
  * with a Python error set. */
 int sc_arrival_begin(struct wsgi_request *wsgi_req, ScCore *core);
 
+/* --- route.c ------------------------------------------------------------ */
+
+/* Make the action known, before uWSGI reads its routes. */
+void sc_routes_register(void);
+
+/* Judge what the routes say; attached, in the process that reads them.  0, or
+ * -1 with a Python error set that names what is wrong. */
+int sc_routes_check(void);
+
+/* What applies to a request of this choice: borrowed, or NULL with a Python
+ * error set.  Attached to the application's interpreter. */
+PyObject *sc_route_policy(ScChoice *choice, int app_id);
+
+/* Take up room for one more request, on each route that has a limit; false:
+ * there is none.  And give it back; NULL is allowed. */
+bool sc_route_enter(ScChoice *choice);
+void sc_route_leave(ScChoice *choice);
+
+/* --- board.c ------------------------------------------------------------ */
+
+/* In the process that will fork the workers, where it has one. */
+void sc_board_map(void);
+
+/* In each worker, first: its slots are free. */
+void sc_board_clear(void);
+
+/* This worker's; NULL: there is no board. */
+struct Sidecar_Slot *sc_board_slot(int core);
+
+/* In the master: tell what the worker is doing. */
+void sc_board_print(int worker);
+
+/* --- metrics.c ---------------------------------------------------------- */
+
+/* Before uWSGI sets its metrics up. */
+void sc_metrics_register(void);
+
+/* In each worker; and then, now and again, attached or not. */
+void sc_metrics_start(const Sidecar_API *api);
+void sc_metrics_update(void);
+
+/* --- watchdog.c --------------------------------------------------------- */
+
+/* In each worker, attached; and before its interpreter goes. */
+void sc_watchdog_start(void);
+void sc_watchdog_stop(void);
+
 /* --- response.c -------------------------------------------------------- */
 
 /* Send the application's result and give it back, where that takes none of
@@ -140,6 +217,14 @@ void sc_log_register(void);
 
 /* Find out what log-format asks for.  In each worker, once. */
 void sc_log_init(void);
-bool sc_log_wants_trace(void);
+bool sc_log_wants_time(void);
+
+/* Keep what it asks for, of a request that is about to end.  Attached. */
+void sc_log_keep(ScCore *core);
+
+/* Likewise of what the environ shows, once the application has returned: id
+ * and trace. */
+void sc_log_keep_shown(struct wsgi_request *wsgi_req, ScCore *core,
+                       PyObject *environ);
 
 #endif

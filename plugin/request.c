@@ -21,7 +21,7 @@ static ResponseHandler python_response;
 /* Set while this thread is in a handler; read in a signal handler, too. */
 static _Thread_local volatile sig_atomic_t inside;
 
-const ScCore *
+ScCore *
 sc_requests_core(const struct wsgi_request *wsgi_req)
 {
     return cores != NULL ? &cores[wsgi_req->async_id] : NULL;
@@ -36,28 +36,36 @@ sc_requests_inside(void)
             uwsgi.workers[uwsgi.mywid].cores[0].in_request != 0);
 }
 
-static PyObject *
-make_policy(void)
+/* For the application at a mountpoint. */
+PyObject *
+sc_requests_make_policy(PyObject *arguments)
 {
     PyObject *policy = NULL, *none = PyTuple_New(0);
     PyObject *sidecar = PyImport_ImportModule("sidecar");
     PyObject *type =
         sidecar ? PyObject_GetAttrString(sidecar, "Policy") : NULL;
-    PyObject *arguments = type ? sc_options_policy_arguments() : NULL;
-    if (none != NULL && arguments != NULL) {
+    if (none != NULL && type != NULL) {
         policy = PyObject_Call(type, none, arguments);
     }
-    Py_XDECREF(arguments);
     Py_XDECREF(type);
     Py_XDECREF(sidecar);
     Py_XDECREF(none);
     return policy;
 }
 
+static PyObject *
+make_policy(const char *mountpoint, size_t length)
+{
+    PyObject *arguments = sc_options_policy_arguments(mountpoint, length);
+    PyObject *policy = arguments ? sc_requests_make_policy(arguments) : NULL;
+    Py_XDECREF(arguments);
+    return policy;
+}
+
 int
 sc_requests_check_policy(void)
 {
-    PyObject *policy = make_policy();
+    PyObject *policy = make_policy("", 0);
     Py_XDECREF(policy);
     return policy != NULL ? 0 : -1;
 }
@@ -88,6 +96,24 @@ keep_names(void)
     return kept;
 }
 
+/* New reference; NULL with a Python error set. */
+static PyObject *
+wrap_in_middleware(PyObject *callable, PyObject *policy)
+{
+    PyObject *sidecar = PyImport_ImportModule("sidecar");
+    PyObject *type =
+        sidecar ? PyObject_GetAttrString(sidecar, "WSGIMiddleware") : NULL;
+    PyObject *args = Py_BuildValue("(O)", callable);
+    PyObject *kwargs = Py_BuildValue("{sO}", "policy", policy);
+    PyObject *wrapped =
+        type && args && kwargs ? PyObject_Call(type, args, kwargs) : NULL;
+    Py_XDECREF(sidecar);
+    Py_XDECREF(type);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return wrapped;
+}
+
 /* What belongs to the interpreter that is attached now; NULL with a Python
  * error set. */
 static ScApp *
@@ -97,10 +123,17 @@ app_of_request(struct wsgi_request *wsgi_req, struct uwsgi_app *bare)
     if (app->api == NULL) {
         const Sidecar_API *api = Sidecar_Import();
         app->guarded = *bare;
-        app->policy = api != NULL ? make_policy() : NULL;
+        app->guarded.callable = NULL;
+        app->policy = api != NULL
+                          ? make_policy(bare->mountpoint, bare->mountpoint_len)
+                          : NULL;
         app->names = app->policy != NULL ? keep_names() : NULL;
-        app->guarded.callable =
-            app->names != NULL ? api->guard(api, bare->callable) : NULL;
+        if (app->names != NULL) {
+            app->guarded.callable =
+                sc_requests_by_middleware()
+                    ? wrap_in_middleware(bare->callable, app->policy)
+                    : api->guard(api, bare->callable);
+        }
         app->api = app->guarded.callable != NULL ? api : NULL;
     }
     return app->api != NULL ? app : NULL;
@@ -112,13 +145,42 @@ end_request(ScCore *core)
     if (core->request != NULL) {
         Sidecar_Request *request = core->request;
         const Sidecar_API *api = core->app->api;
+        sc_log_keep(core);
+        sc_route_leave(core->held);
+        core->held = NULL;
         core->request = NULL;
-        if (sc_log_wants_trace()) {
-            memcpy(core->trace_id, api->request_trace_id(request),
-                   SIDECAR_TRACE_ID_LENGTH);
-        }
         api->request_end(request);
     }
+}
+
+/* The application where there is room for the request, or what answers that
+ * there is none. */
+static struct uwsgi_app *
+admit(struct wsgi_request *wsgi_req, ScCore *core)
+{
+    ScApp *app = core->app;
+    if (core->routed != wsgi_req->start_of_request) {
+        return &app->guarded;
+    }
+    if (sc_route_enter(core->choice)) {
+        core->held = core->choice;
+        return &app->guarded;
+    }
+    if (app->refusing.callable == NULL) {
+        PyObject *limits = PyImport_ImportModule("sidecar._limits");
+        PyObject *refuse =
+            limits ? PyObject_GetAttrString(limits, "refuse_route") : NULL;
+        struct uwsgi_app refusing = app->guarded;
+        refusing.callable = refuse ? app->api->guard(app->api, refuse) : NULL;
+        Py_XDECREF(limits);
+        Py_XDECREF(refuse);
+        app->refusing = refusing;
+    }
+    if (app->refusing.callable == NULL) {
+        PyErr_Print();
+        return &app->guarded;
+    }
+    return &app->refusing;
 }
 
 /* A request that cannot have a scope (no memory, no sidecar in this
@@ -161,7 +223,7 @@ handle_request(struct wsgi_request *wsgi_req, struct uwsgi_app *app)
         inside--;
         return bare;
     }
-    void *result = python_request(wsgi_req, &core->app->guarded);
+    void *result = python_request(wsgi_req, admit(wsgi_req, core));
     core->app->api->request_exit(core->request);
     hush(wsgi_req, core);
     if (result == NULL) {
@@ -201,6 +263,34 @@ handle_response(struct wsgi_request *wsgi_req)
     return rc;
 }
 
+/* -- async modes ---------------------------------------------------------- */
+
+bool
+sc_requests_by_middleware(void)
+{
+    return uwsgi.async > 1;
+}
+
+/* The middleware makes the request, and ends it with the response's close():
+ * uWSGI takes such a request up again past its application's handlers. */
+static void *
+handle_by_middleware(struct wsgi_request *wsgi_req, struct uwsgi_app *bare)
+{
+    ScApp *app = app_of_request(wsgi_req, bare);
+    if (app == NULL) {
+        PyErr_Print();
+        uwsgi_log("[sidecar] a request is served without a scope (the error "
+                  "is above)\n");
+        return python_request(wsgi_req, bare);
+    }
+    PyObject *environ = wsgi_req->async_environ;
+    Py_INCREF(environ);
+    void *result = python_request(wsgi_req, &app->guarded);
+    sc_log_keep_shown(wsgi_req, &cores[wsgi_req->async_id], environ);
+    Py_DECREF(environ);
+    return result;
+}
+
 void
 sc_requests_init(void)
 {
@@ -225,7 +315,8 @@ sc_requests_init(void)
 static void
 wrap_app(struct uwsgi_app *app, int id)
 {
-    if (app->callable == NULL || app->request_subhandler == handle_request) {
+    if (app->callable == NULL || app->request_subhandler == handle_request ||
+        app->request_subhandler == handle_by_middleware) {
         return;
     }
     if (app->request_subhandler != python_request ||
@@ -235,6 +326,10 @@ wrap_app(struct uwsgi_app *app, int id)
                       "it is served without a scope\n",
                       id, app->mountpoint_len, app->mountpoint);
         }
+        return;
+    }
+    if (sc_requests_by_middleware()) {
+        app->request_subhandler = handle_by_middleware;
         return;
     }
     app->request_subhandler = handle_request;
@@ -260,7 +355,7 @@ warn_interpreters(void)
 void
 sc_requests_wrap_apps(void)
 {
-    if (uwsgi.async > 1) {
+    if (sc_lifecycle_mixes_contexts()) {
         return;
     }
     if (uwsgi.mywid == 1) {

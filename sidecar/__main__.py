@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sidecar.cli import doctor, uwsgi_plugin
+from sidecar.cli import check, doctor, uwsgi_plugin
 
 # Name, what it does, its module: with add_arguments(parser) and run(arguments) -> exit status.
 COMMANDS = (
     ("uwsgi-plugin", "build sidecar_plugin.so for a uWSGI binary", uwsgi_plugin),
+    ("check", "check a server's configuration without starting it", check),
     ("doctor", "show what Sidecar finds here, and what of it is wrong", doctor),
 )
 

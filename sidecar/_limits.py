@@ -252,3 +252,8 @@ def limit(name: str, max: int | None = None, *, wait: float = 0.0) -> Limit:
     if max is not None and max != places.max:
         raise ValueError(f"limit {name!r} has {places.max} places, by an earlier use, and cannot have {max}")
     return Limit(places, seconds)
+
+
+def refuse_route(environ: dict[str, Any], start_response: Any) -> NoReturn:
+    """A WSGI application, in place of one whose route is full (the uWSGI plugin's ``sidecar:limit=N``)."""
+    raise Overloaded(f"the route takes no more requests at once [{Overloaded.code}]", limit="route")

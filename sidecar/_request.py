@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Union
 
+from sidecar import _core
 from sidecar._support import logger, name_of, start_thread
 from sidecar.errors import Overloaded
 
@@ -209,6 +210,7 @@ _unnamed = 0
 def note_overload(request: Request, error: Overloaded) -> None:
     """Log it, at most once a second: what is refused for want of time must not cost any."""
     global _quiet_until, _unnamed
+    _core._count_refused()
     now = time.monotonic()
     if now < _quiet_until:
         _unnamed += 1

@@ -6,9 +6,14 @@ Either of the two turns it on::
 
     from sidecar.gunicorn import post_fork      # in a gunicorn.conf.py
 
-Options of requests come from the environment (gunicorn's ``raw_env`` as well): ``SIDECAR_TRUST``,
-``SIDECAR_REQUEST_ID_HEADER``, ``SIDECAR_DEADLINE``, ``SIDECAR_DEADLINE_HEADER``, ``SIDECAR_DISCONNECT``. A
-sync worker's deadline is gunicorn's ``timeout`` less ``SIDECAR_DEADLINE_MARGIN`` (1 s), unless one is given.
+Options come from the environment (gunicorn's ``raw_env`` as well), ``SIDECAR_TRUST`` and so on, or from the
+configuration file, which wins::
+
+    from sidecar.gunicorn import configure, post_fork
+
+    configure(workers=8, trust="always")
+
+A sync worker's deadline is gunicorn's ``timeout`` less the margin, ``deadline_margin`` (1 s), unless one is given.
 
 ``post_fork`` alone suffices. A configuration with a ``post_fork`` of its own calls this one from it. Sync,
 threaded, gevent and ASGI workers, with and without ``--preload``.
@@ -22,9 +27,9 @@ from collections.abc import Callable
 from typing import Any
 
 import sidecar
-from sidecar._options import request_options
+from sidecar import _options, _support
 
-__all__ = ["post_fork", "worker_exit"]
+__all__ = ["configure", "post_fork", "worker_exit"]
 
 _THREADED = {"gunicorn.workers.sync", "gunicorn.workers.gthread"}
 _WATCHED = {"gunicorn.workers.sync"}
@@ -32,6 +37,24 @@ _WATCHED = {"gunicorn.workers.sync"}
 _ASGI = {"gunicorn.workers.gasgi", "uvicorn_worker._workers", "uvicorn.workers"}
 # Patches the worker after post_fork, before it loads the application.
 _PATCHING = {"gunicorn.workers.ggevent"}
+
+# What the configuration file says; workers inherit it.
+_configured: dict[str, Any] = {}
+
+
+def configure(**options: Any) -> None:
+    """Sidecar's options, in gunicorn's configuration file: by the names of docs/reference/options.md.
+
+    They win over the environment. A second call takes the place of the first, as a reload's does.
+    Raises TypeError for a name that is none, TypeError or ValueError for a value.
+    """
+    taken = _options.take_keywords(options)
+    _configured.clear()
+    _configured.update(taken)
+    # An application that is preloaded may make its bridge before the fork.
+    _support._configured.clear()
+    bridge = {name: value for name, value in taken.items() if _options.configures(name) == "bridge"}
+    _support.configure_bridge(bridge)
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -41,9 +64,8 @@ def post_fork(server: Any, worker: Any) -> None:
     """
     kinds = {base.__module__ for base in type(worker).__mro__}
     # A worker of these serves one request at a time, in the thread that gunicorn watches.
-    limit = worker.cfg.timeout if kinds & _WATCHED and not kinds & _PATCHING else None
-    options = request_options(os.environ, limit)
-    sidecar.Policy(**options)
+    watched = bool(kinds & _WATCHED) and not kinds & _PATCHING
+    options = _settle(worker, _options.Limit(worker.cfg.timeout if watched else 0, "timeout"))
     wrap: Any = sidecar.ASGIMiddleware if kinds & _ASGI else sidecar.WSGIMiddleware
     _wrap_loader(worker, bool(kinds & _PATCHING), functools.partial(wrap, **options), wrap)
     _ensure_drain(server)
@@ -55,6 +77,16 @@ def post_fork(server: Any, worker: Any) -> None:
             "a call may block the whole worker",
             type(worker).__qualname__,
         )
+
+
+def _settle(worker: Any, limit: _options.Limit) -> dict[str, Any]:
+    """Read and judge the options, and log them: once for the operator, else for whoever debugs."""
+    settings = _options.resolve(_configured, os.environ, limit, said="configure()")
+    _options.judge_variables(settings, os.environ)
+    log = worker.log.info if worker.age == 1 else worker.log.debug
+    for line in _options.lines_of(settings, limit):
+        log("sidecar: %s", line)
+    return _options.arguments_of(settings, "request")
 
 
 def worker_exit(server: Any, worker: Any) -> None:

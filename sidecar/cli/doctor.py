@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import math
 import os
 import platform
 import sys
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import sidecar
 from sidecar import _options
+from sidecar._option_table import TABLE, nearest
 
 __all__ = ["add_arguments", "run"]
 
@@ -72,16 +71,15 @@ def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _judge(name: str, text: str) -> str:
-    if name not in _options.VARIABLES:
-        meant = difflib.get_close_matches(name, _options.VARIABLES, 1)
-        return f"{_BAD}: no option of Sidecar's; {meant[0]}?" if meant else "no option of Sidecar's"
+    option = next((option for option in TABLE if option.variable == name), None)
+    if option is None:
+        meant = nearest(name, _options.VARIABLES)
+        return f"{_BAD}: no option of Sidecar's; {meant}?" if meant else "no option of Sidecar's"
     try:
-        # A server's limit, so that the margin is looked at.
-        sidecar.Policy(**_options.request_options({name: text}, math.inf))
-        _options.bridge_options({name: text})
-    except (OverflowError, ValueError) as error:
+        _options.take(option, name, text)
+    except ValueError as error:
         return f"{_BAD}: {error}"
-    return text
+    return option.show(text) if option.secret else text
 
 
 def _servers() -> Iterator[tuple[str, str]]:

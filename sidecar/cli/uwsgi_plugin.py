@@ -171,6 +171,16 @@ def write_stand_ins(folder: Path) -> None:
         path.write_text(f"{text}\n")
 
 
+def defines(header: str, cflags: str, uwsgi: str) -> list[str]:
+    """What plugin/abi.c compares the running uWSGI and its Python with."""
+    return [
+        f"-DSIDECAR_UWSGI_HASH=UINT64_C(0x{hash_of(header, cflags):016x})",
+        f"-DSIDECAR_UWSGI_VERSION={as_c_string(version_of(cflags))}",
+        f"-DSIDECAR_PYTHON_VERSION={as_c_string(sysconfig.get_python_version())}",
+        f"-DSIDECAR_UWSGI_PATH={as_c_string(uwsgi)}",
+    ]
+
+
 def compile_plugin(work: Path, header: str, cflags: str, uwsgi: Path, strict: bool) -> Path:
     sources, include = find_folders()
     (work / "uwsgi").mkdir()
@@ -182,10 +192,7 @@ def compile_plugin(work: Path, header: str, cflags: str, uwsgi: Path, strict: bo
         *find_compiler(), "-shared", "-fPIC", "-std=gnu11", "-O2", "-g", "-fvisibility=hidden",
         "-D_GNU_SOURCE",
         *layout_flags(cflags),
-        f"-DSIDECAR_UWSGI_HASH=UINT64_C(0x{hash_of(header, cflags):016x})",
-        f"-DSIDECAR_UWSGI_VERSION={as_c_string(version_of(cflags))}",
-        f"-DSIDECAR_PYTHON_VERSION={as_c_string(sysconfig.get_python_version())}",
-        f"-DSIDECAR_UWSGI_PATH={as_c_string(str(uwsgi))}",
+        *defines(header, cflags, str(uwsgi)),
         *WARNINGS, *(["-Werror"] if strict else []),
         "-isystem", str(work / "uwsgi"), "-isystem", str(find_python_header()),
         "-idirafter", str(work / "stand-ins"), f"-I{sources}", f"-I{include}",

@@ -220,6 +220,16 @@ is_step(ScCall *self)
     return self->request != SC_CALL_RUN;
 }
 
+PyObject *
+sc_call_runs(ScCall *self)
+{
+    if (!is_step(self)) {
+        return self->coro;
+    }
+    PyObject *iterator = sc_producer_iterator((ScProducer *)self->coro);
+    return iterator ? iterator : self->coro;
+}
+
 void
 sc_call_settle(ScCall *self, PyObject *result, PyObject *error)
 {
@@ -293,7 +303,8 @@ sc_call_start(ScCall *self)
 {
     ScLoop *loop = self->loop;
     self->started = true;
-    if (self->owner != NULL && self->owner->peer >= 0) {
+    if (self->owner != NULL &&
+        (self->owner->peer >= 0 || atomic_load(&self->owner->slot) != NULL)) {
         sc_watch_want(self);
     }
     if (is_step(self)) {

@@ -99,6 +99,9 @@ PyObject *sc_call_coroutine(PyObject *awaitable);
 /* Close a coroutine that will not be run; keeps the error that is set. */
 void sc_call_close_coroutine(PyObject *coro);
 
+/* On the owner: its coroutine, or the iterator of a step; borrowed. */
+PyObject *sc_call_runs(ScCall *self);
+
 /* On the owner: a step's call is over, with an item, an error or, at the end,
  * neither (NULL without an error set for the caller).  Steals both. */
 void sc_call_settle(ScCall *self, PyObject *result, PyObject *error);

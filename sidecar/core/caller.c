@@ -495,11 +495,19 @@ sc_call_run(ScLoop *loop, const ScCallArgs *args)
     if (sc_drive_is_owner(loop->drive)) {
         return refuse(st, loop, args->coro, args->request);
     }
+    atomic_fetch_add_explicit(&st->request_counts[SC_COUNT_CALLS], 1,
+                              memory_order_relaxed);
     ScOwner *owner = sc_owner_current(st, NULL);
     if (owner == NULL) {
         return make_and_run(loop, args);
     }
+    int64_t begun = owner->timed ? sc_clock_now() : 0;
     PyObject *result = run_owned(loop, args, owner);
+    atomic_fetch_add_explicit(&owner->calls, 1, memory_order_relaxed);
+    if (owner->timed) {
+        atomic_fetch_add_explicit(&owner->waited, sc_clock_now() - begun,
+                                  memory_order_relaxed);
+    }
     Py_DECREF((PyObject *)owner);
     return result;
 }

@@ -116,6 +116,12 @@ request_arrive(const Sidecar_API *api, const Sidecar_Arrival *from)
         .connection =
             from->has_connection ? PyLong_FromLong(from->connection) : NULL,
     };
+    if (from->size >= sizeof(*from)) {
+        arrival.slot = from->slot;
+        arrival.timed = from->timed != 0;
+        arrival.method = (ScText){from->method.at, from->method.length};
+        arrival.path = (ScText){from->path.at, from->path.length};
+    }
     Sidecar_Request *request = PyErr_Occurred() ? NULL : begin(api, &arrival);
     Py_XDECREF(arrival.peer);
     Py_XDECREF(arrival.id);
@@ -200,6 +206,25 @@ request_show(Sidecar_Request *request, PyObject *environ)
     return sc_request_show(request->scope.request, environ);
 }
 
+static unsigned
+request_calls(Sidecar_Request *request, double *seconds)
+{
+    ScOwner *owner = (ScOwner *)request->scope.request;
+    *seconds = (double)atomic_load(&owner->waited) / 1e9;
+    return atomic_load(&owner->calls);
+}
+
+static void
+counters(const Sidecar_API *api, long long *values, size_t count)
+{
+    atomic_ullong *counts = ((const Exported *)api)->st->request_counts;
+    for (size_t i = 0; i < count; i++) {
+        values[i] = i < SC_COUNTS ? (long long)atomic_load_explicit(
+                                        &counts[i], memory_order_relaxed)
+                                  : 0;
+    }
+}
+
 static void
 capsule_free(PyObject *capsule)
 {
@@ -233,6 +258,8 @@ sc_capi_init(PyObject *module)
                 .guard = guard,
                 .bridge_configure = bridge_configure,
                 .request_show = request_show,
+                .request_calls = request_calls,
+                .counters = counters,
             },
         .st = sc_state_of_module(module),
     };

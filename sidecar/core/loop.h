@@ -65,6 +65,9 @@ typedef struct ScLoop {
     struct ScCall *finished;     /* calls whose tasks have just ended */
     struct ScCall *watch_wanted; /* calls that want a watch (watch.h) */
     int64_t watch_since;         /* when the first of these came */
+    struct ScCall *shown;        /* calls that the board shows */
+    int64_t shown_at;            /* when it was last told where they wait */
+    bool ran;                    /* they may wait elsewhere since */
     /* Begun, and not over; borrowed; in the critical section. */
     struct ScProducer *unfinished;
     PyObject *asyncgen_first; /* the hooks while it runs; made when needed */

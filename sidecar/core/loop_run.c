@@ -216,7 +216,7 @@ poll_now(ScLoop *self)
 {
     struct epoll_event events[EVENTS];
     if (sc_watch_due(self) <= self->polled_at) {
-        sc_watch_arm(self);
+        sc_watch_look(self);
     }
     int count = sc_poller_wait(&self->drive->poller, events, EVENTS, 0, -1);
     return take_events(self, events, count);
@@ -309,8 +309,9 @@ sleep_until_event(ScLoop *self)
         return -1;
     }
     int signal_fd = how == SIGNALS_WAIT ? self->st->signal_pipe[0] : -1;
-    if (self->watch_wanted != NULL && sc_watch_due(self) <= sc_clock_now()) {
-        sc_watch_arm(self);
+    if (sc_watch_due(self) != SC_NEVER &&
+        sc_watch_due(self) <= sc_clock_now()) {
+        sc_watch_look(self);
     }
     /* Only now: a signal handler may have scheduled something. */
     int64_t timeout = idle_time(self);
@@ -521,6 +522,7 @@ is_over(ScLoop *self, Driver *driver)
 static ScDriveResult
 run_ready(ScLoop *self, Driver *driver)
 {
+    self->ran = true;
     for (size_t left = self->ring.count; left > 0; left--) {
         /* Before each one: what came in may be another's call, which a
          * restricted owner must not start. */

@@ -37,6 +37,9 @@ typedef enum {
 ScProducer *sc_producer_new(ScLoop *loop, PyObject *source, PyObject *context,
                             size_t room, bool propagate, int64_t cleanup);
 
+/* What it iterates, borrowed; NULL: nothing yet. */
+PyObject *sc_producer_iterator(ScProducer *self);
+
 /* On the owner: a call begins; cancel what is awaited; the call is left
  * behind, and the generator to its own: it is closed where it yields. */
 void sc_producer_begin(ScProducer *self, ScCall *call);

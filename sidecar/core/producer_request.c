@@ -3,6 +3,12 @@
 #include "core/producer_garbage.h"
 #include "core/support.h"
 
+PyObject *
+sc_producer_iterator(ScProducer *self)
+{
+    return self->iterator;
+}
+
 void
 sc_producer_cancel(ScProducer *self)
 {

@@ -1,55 +1,124 @@
 #include "core/watch.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/call.h"
 #include "core/clock.h"
+#include "core/whereabouts.h"
 
 /* What is promised is 50 ms. */
 static const int64_t WATCH_AFTER = 10 * INT64_C(1000000);
+static const int64_t SHOW_EVERY = 100 * INT64_C(1000000);
 
 int64_t
 sc_watch_due(const ScLoop *loop)
 {
-    return loop->watch_wanted != NULL ? loop->watch_since + WATCH_AFTER
-                                      : SC_NEVER;
+    int64_t due = SC_NEVER;
+    if (loop->watch_wanted != NULL) {
+        due = loop->watch_since + WATCH_AFTER;
+    }
+    if (loop->shown != NULL && loop->ran &&
+        loop->shown_at + SHOW_EVERY < due) {
+        due = loop->shown_at + SHOW_EVERY;
+    }
+    return due;
+}
+
+static void
+enlist(ScCall *call, ScCall **list)
+{
+    ScWatch *watch = &call->watch;
+    watch->list = list;
+    watch->prev = NULL;
+    watch->next = *list;
+    if (*list != NULL) {
+        (*list)->watch.prev = call;
+    }
+    *list = call;
+}
+
+static void
+delist(ScCall *call)
+{
+    ScWatch *watch = &call->watch;
+    if (watch->list == NULL) {
+        return;
+    }
+    if (watch->prev != NULL) {
+        watch->prev->watch.next = watch->next;
+    }
+    else {
+        *watch->list = watch->next;
+    }
+    if (watch->next != NULL) {
+        watch->next->watch.prev = watch->prev;
+    }
+    watch->list = NULL;
 }
 
 void
 sc_watch_want(ScCall *call)
 {
     ScLoop *loop = call->loop;
-    call->watch.wanted = true;
-    call->watch.prev = NULL;
-    call->watch.next = loop->watch_wanted;
-    if (loop->watch_wanted != NULL) {
-        loop->watch_wanted->watch.prev = call;
-    }
-    else {
+    if (loop->watch_wanted == NULL) {
         loop->watch_since = sc_clock_now();
     }
-    loop->watch_wanted = call;
+    enlist(call, &loop->watch_wanted);
+}
+
+/* -- the board ------------------------------------------------------------ */
+
+/* The request's slot, locked; NULL: it has none, or another's by now. */
+static Sidecar_Slot *
+lock_slot(ScOwner *owner)
+{
+    Sidecar_Slot *slot = atomic_load(&owner->slot);
+    if (slot == NULL || !sidecar_slot_lock(slot)) {
+        return NULL;
+    }
+    if (slot->text.key != (uintptr_t)owner) {
+        sidecar_slot_unlock(slot);
+        return NULL;
+    }
+    return slot;
 }
 
 static void
-forget_want(ScCall *call)
+show(ScCall *call)
 {
-    ScWatch *watch = &call->watch;
-    if (!watch->wanted) {
+    char name[SIDECAR_BOARD_PLACE], awaits[SIDECAR_BOARD_PLACE];
+    sc_whereabouts_name(sc_call_runs(call), name, sizeof(name));
+    sc_whereabouts_await(sc_call_runs(call), awaits, sizeof(awaits));
+    Sidecar_Slot *slot = lock_slot(call->owner);
+    if (slot == NULL) {
         return;
     }
-    watch->wanted = false;
-    if (watch->prev != NULL) {
-        watch->prev->watch.next = watch->next;
+    Sidecar_SlotText *text = &slot->text;
+    if (text->call != (uintptr_t)call) {
+        text->call = (uintptr_t)call;
+        text->called = sc_clock_now() - WATCH_AFTER;
+        memcpy(text->coroutine, name, sizeof(name));
     }
-    else {
-        call->loop->watch_wanted = watch->next;
-    }
-    if (watch->next != NULL) {
-        watch->next->watch.prev = watch->prev;
+    memcpy(text->awaits, awaits, sizeof(awaits));
+    sidecar_slot_unlock(slot);
+}
+
+static void
+unshow(ScCall *call)
+{
+    Sidecar_Slot *slot = lock_slot(call->owner);
+    if (slot != NULL) {
+        if (slot->text.call == (uintptr_t)call) {
+            slot->text.call = 0;
+            slot->text.called = 0;
+        }
+        sidecar_slot_unlock(slot);
     }
 }
+
+/* -- the client ----------------------------------------------------------- */
 
 /* Without one where the descriptor is closed, or none can be made: then the
  * client's end is noticed by the server alone. */
@@ -78,13 +147,25 @@ arm(ScCall *call)
 }
 
 void
-sc_watch_arm(ScLoop *loop)
+sc_watch_look(ScLoop *loop)
 {
-    while (loop->watch_wanted != NULL) {
+    int64_t now = sc_clock_now();
+    while (loop->watch_wanted != NULL &&
+           now - loop->watch_since >= WATCH_AFTER) {
         ScCall *call = loop->watch_wanted;
-        forget_want(call);
-        arm(call);
+        delist(call);
+        if (call->owner->peer >= 0) {
+            arm(call);
+        }
+        if (atomic_load(&call->owner->slot) != NULL) {
+            enlist(call, &loop->shown);
+        }
     }
+    for (ScCall *call = loop->shown; call != NULL; call = call->watch.next) {
+        show(call);
+    }
+    loop->shown_at = now;
+    loop->ran = false;
 }
 
 static void
@@ -113,7 +194,10 @@ sc_watch_event(ScCall *call, uint32_t events)
 void
 sc_watch_end(ScCall *call)
 {
-    forget_want(call);
+    if (call->watch.list == &call->loop->shown) {
+        unshow(call);
+    }
+    delist(call);
     disarm(call);
 }
 

@@ -1,14 +1,20 @@
-/* Watch: has the client gone whose request waits for a call?
+/* Watch: what is done for a call that lasts.
  *
- * A call that is made in the name of a request with a connection wants a
- * watch.  It gets one when it has lasted some ms, whether its loop sleeps or
- * is busy, and not before: most calls are over by then, and the watch costs
- * several system calls.  (Who leaves the loop tells the pump when that will
- * be, as of a timer: the pump arms it where nobody drives.)  Then a duplicate
- * of the connection's descriptor joins the loop's epoll set, until the call
- * is settled.  The duplicate's number is ours alone, so that whatever the
- * server does with its own one meanwhile, we never take another's descriptor
- * out of the set.
+ * A call that is made in the name of a request with a connection, or with a
+ * place on the server's board (sidecar_board.h), wants a watch.  It gets one
+ * when it has lasted some ms, whether its loop sleeps or is busy, and not
+ * before: most calls are over by then, and the watch costs several system
+ * calls.  (Who leaves the loop tells the pump when that will be, as of a
+ * timer: the pump arms it where nobody drives.)  From then on, until the call
+ * is settled:
+ *
+ *  - A duplicate of the connection's descriptor is in the loop's epoll set,
+ *    which tells that the client goes.  Its number is ours alone, so that
+ *    whatever the server does with its own one meanwhile, we never take
+ *    another's descriptor out of the set.
+ *  - The board says what the request waits for, and where that waits; again
+ *    each time that it has run and the loop is about to sleep, but not more
+ *    often than every 100 ms.
  *
  * Who may touch it: the owner of the loop.  Attached.  */
 #ifndef SIDECAR_CORE_WATCH_H
@@ -22,17 +28,16 @@ struct ScCall;
 
 /* Part of a call.  All zeros but `fd`, -1: it wants none. */
 typedef struct {
-    struct ScCall *next, *prev; /* among those that want one */
-    int fd;                     /* the duplicate; -1: none */
-    bool wanted;
+    struct ScCall *next, *prev;
+    struct ScCall **list; /* the loop's, that it is in; NULL: none */
+    int fd;               /* the duplicate; -1: none */
 } ScWatch;
 
 void sc_watch_want(struct ScCall *call);
 
-/* When the first of those that want one has waited long enough; SC_NEVER:
- * nobody does.  Then all get theirs. */
+/* When there is something to do; SC_NEVER: nothing.  And do it. */
 int64_t sc_watch_due(const ScLoop *loop);
-void sc_watch_arm(ScLoop *loop);
+void sc_watch_look(ScLoop *loop);
 
 /* Its descriptor has had an event; and the end of it, in any state. */
 void sc_watch_event(struct ScCall *call, uint32_t events);

@@ -17,8 +17,12 @@ sc_owner_init(ScOwner *self, ScState *st)
     self->connection = NULL;
     atomic_init(&self->peer, -1);
     self->half_closes = false;
+    atomic_init(&self->slot, NULL);
     atomic_init(&self->verdict, SC_VERDICT_NONE);
     atomic_init(&self->told, false);
+    atomic_init(&self->calls, 0);
+    atomic_init(&self->waited, 0);
+    self->timed = false;
     self->detached = false;
 }
 
@@ -317,11 +321,25 @@ sc_owner_strike(ScOwner *self, ScVerdict verdict)
     return true;
 }
 
+static void
+leave_board(ScOwner *self)
+{
+    Sidecar_Slot *slot = atomic_exchange(&self->slot, NULL);
+    if (slot != NULL && sidecar_slot_lock(slot)) {
+        if (slot->text.key == (uintptr_t)self) {
+            slot->text.key = 0;
+            slot->text.started = 0;
+        }
+        sidecar_slot_unlock(slot);
+    }
+}
+
 void
 sc_owner_end(ScOwner *self)
 {
     /* The server closes it now. */
     atomic_store(&self->peer, -1);
+    leave_board(self);
     if (atomic_exchange(&self->verdict, SC_VERDICT_ENDED) !=
             SC_VERDICT_ENDED &&
         !is_idle(self)) {

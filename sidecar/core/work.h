@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #include "core/state.h"
+#include "sidecar_board.h"
 
 typedef enum {
     SC_VERDICT_NONE,
@@ -45,6 +46,9 @@ typedef enum {
     SC_COUNT_BAD_DEADLINE,
     SC_COUNT_LATE, /* verdicts */
     SC_COUNT_LEFT,
+    SC_COUNT_CALLS,   /* run_sync, and each item of a stream */
+    SC_COUNT_REFUSED, /* answered with 503 */
+    SC_COUNTS,
 } ScCount;
 
 typedef enum { SC_WORK_CALL, SC_WORK_TASK, SC_WORK_FUTURE } ScWorkKind;
@@ -66,8 +70,12 @@ typedef struct ScOwner {
     PyObject *connection; /* the client's: an int or a socket; or NULL */
     atomic_int peer;      /* its descriptor; -1: none, or not looked yet */
     bool half_closes;     /* the client may close its side, and wait */
+    Sidecar_Slot *_Atomic slot; /* on the server's board; or NULL */
     atomic_int verdict;
     atomic_bool told;
+    atomic_uint calls;   /* that were made in its name */
+    atomic_llong waited; /* ns in them, where `timed` */
+    bool timed;
     bool detached; /* it owns nothing, and has no end */
 } ScOwner;
 

@@ -59,7 +59,16 @@ typedef struct Sidecar_Arrival {
     Sidecar_Text deadline; /* the policy's deadline_header */
     int connection;        /* the client's descriptor, if has_connection */
     int has_connection;
+    struct Sidecar_Slot *slot; /* sidecar_board.h; NULL: it is not shown */
+    Sidecar_Text method;       /* for the slot */
+    Sidecar_Text path;
+    int timed; /* request_calls shall tell how long its calls took */
 } Sidecar_Arrival;
+
+/* What is counted in each process, in the order of `counters`. */
+#define SIDECAR_COUNTER_NAMES                                     \
+    "requests", "bad_ids", "bad_traceparents", "bad_tracestates", \
+        "bad_baggage", "bad_deadlines", "late", "left", "calls", "refused"
 
 typedef struct Sidecar_API {
     /* sizeof(Sidecar_API) and SIDECAR_API_VERSION of the Sidecar at hand. */
@@ -124,6 +133,17 @@ typedef struct Sidecar_API {
      * the header of its policy.  Attached.  0, or -1 with a Python error
      * set. */
     int (*request_show)(Sidecar_Request *request, PyObject *environ);
+
+    /* How many calls were made in its name so far (run_sync, and each item of
+     * a stream), and, where it is timed, how many seconds its threads spent in
+     * them.  Attached or not. */
+    unsigned (*request_calls)(Sidecar_Request *request, double *seconds);
+
+    /* What was counted so far, the first `count` of SIDECAR_COUNTER_NAMES: 0
+     * where this Sidecar has none.  Attached or not, as long as the
+     * interpreter lives. */
+    void (*counters)(const struct Sidecar_API *api, long long *values,
+                     size_t count);
 } Sidecar_API;
 
 /* Whether the Sidecar at hand has a function that this header names. */

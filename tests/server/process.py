@@ -135,10 +135,11 @@ class Server:
         """Announce what the log may show: exceptions by their last line, other alarms by theirs."""
         self.allowed += patterns
 
-    def leave_request(self, path: str, until: str) -> Connection:
+    def leave_request(self, path: str, until: str, **headers: str) -> Connection:
         """A request whose answer nobody waits for; returns once the app has written the file ``until``."""
         connection = Connection(self.socket, 30)
-        connection.request("GET", path)
+        given = {name.replace("_", "-"): text for name, text in headers.items()}
+        connection.request("GET", path, headers=given)
         wait_for((self.folder / until).exists, f"the request has written {until}")
         return connection
 

@@ -166,3 +166,22 @@ def test_the_sources_are_found():
     sources, include = recipe.find_folders()
     assert (sources / "plugin.c").exists()
     assert (include / "sidecar.h").exists()
+
+
+def test_uwsgis_own_builder(uwsgi, tmp_path, serve):
+    """``uwsgi --build-plugin`` makes the same of the installed sources."""
+    sources, _ = recipe.find_folders()
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    done = subprocess.run(
+        [uwsgi.binary, "--build-plugin", sources],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHON": str(uwsgi.python)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "sidecar_plugin.so").exists()
+    command = uwsgi.command("--module", "checked", plugin_folder=folder)
+    response = serve(*command, environment=uwsgi.environment).wait_ready().get("/plain")
+    assert response.ids == [response.text]

@@ -246,7 +246,7 @@ def test_a_bad_option_is_refused(serve, uwsgi, value):
     assert f"[sidecar] sidecar-shutdown-timeout = {value}: must be a number of seconds" in server.log
 
 
-def test_async_modes_are_served_and_said_to_be_uncovered(serve, uwsgi):
+def test_engines_that_mix_contexts_are_served_and_said_to_be_uncovered(serve, uwsgi):
     options = ["--module", "bare", "--async", "2"]
     options += ["--ugreen"] if uwsgi.is_embedded else ["--plugin", "ugreen", "--ugreen"]
     server = serve(*uwsgi.command(*options), environment=uwsgi.environment).wait_ready("/")
@@ -254,4 +254,4 @@ def test_async_modes_are_served_and_said_to_be_uncovered(serve, uwsgi):
     assert response.status == 200
     assert response.text == "None"
     assert response.ids == []
-    assert server.log.count("[sidecar] uWSGI runs 2 async cores") == 1
+    assert server.log.count("[sidecar] uWSGI switches 2 requests on one stack") == 1

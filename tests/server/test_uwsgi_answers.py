@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from harness import wait_for
 
-LOG_FORMAT = "id=%(request_id) trace=%(trace_id) uri=%(uri) status=%(status)"
+LOG_FORMAT = (
+    "id=%(request_id) trace=%(trace_id) uri=%(uri) status=%(status) calls=%(bridge_calls) ms=%(bridge_ms) all=%(msecs)"
+)
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def test_a_client_that_is_gone_is_reported_as_uwsgi_reports_it(answers):
 
 def test_the_log_names_request_and_trace(answers):
     request_id, trace_id = answers.get("/trace").text.split()
-    line = f"id={request_id} trace={trace_id} uri=/trace status=200"
+    line = f"id={request_id} trace={trace_id} uri=/trace status=200 calls=0 ms=0.000 "
     wait_for(lambda: line in answers.log, "its line is in the log")
 
 
@@ -64,5 +68,16 @@ def test_a_file_that_uwsgi_serves_has_no_id(answers):
     """Not even that of the core's last request."""
     assert answers.get("/trace").status == 200
     answers.get_many(["/page.txt"] * 4, 2)
-    line = "id=- trace=- uri=/page.txt status=200"
+    line = "id=- trace=- uri=/page.txt status=200 calls=- ms=- "
     wait_for(lambda: answers.log.count(line) == 4, "a line for each")
+
+
+def test_the_log_tells_what_the_bridge_took(answers):
+    request_id = answers.get("/calls").text
+    found = re.compile(rf"id={request_id} .* uri=/calls status=200 calls=(\d+) ms=([\d.]+) all=(\d+)")
+    wait_for(lambda: found.search(answers.log), "its line is in the log")
+    line = found.search(answers.log)
+    assert line is not None
+    # Three calls of 20 ms, and a stream of two items and its end.
+    assert int(line[1]) == 6
+    assert 60 <= float(line[2]) <= int(line[3]) + 1

@@ -51,6 +51,8 @@ def test_each_variable_is_read(ask):
         "SIDECAR_WORKERS": "3",
         "SIDECAR_MAX_CALLS": "7",
         "SIDECAR_MAX_QUEUE": "0",
+        "SIDECAR_NAME": "shop",
+        "SIDECAR_SHUTDOWN_TIMEOUT": "2",
     }
     assert set(good) == set(VARIABLES) and len(OPTIONS) == 6
     rows, status = ask(**good)

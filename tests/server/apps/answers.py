@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -56,6 +57,18 @@ def gone():
 def trace():
     request = sidecar.current()
     return [f"{request.id} {request.trace_id}".encode()]
+
+
+async def items():
+    yield 1
+    yield 2
+
+
+def calls():
+    for _ in range(3):
+        sidecar.run_sync(asyncio.sleep(0.02))
+    assert list(sidecar.stream(items)) == [1, 2]
+    return [sidecar.current().id.encode()]
 
 
 def application(environ, start_response):
