@@ -331,10 +331,27 @@ request_submit(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return call_as(op, submit, args, nargs, kwnames);
 }
 
+/* The server's side is over before the application's is (sidecar.serve_asgi):
+ * its end waits for _release(). */
+static PyObject *
+request_hold(PyObject *op, PyObject *Py_UNUSED(none))
+{
+    sc_owner_hold((ScOwner *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+request_release(PyObject *op, PyObject *Py_UNUSED(none))
+{
+    sc_owner_release((ScOwner *)op);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 request_time_left(ScRequest *self, PyObject *Py_UNUSED(none))
 {
-    if (self->owner.deadline == SC_NEVER) {
+    if (self->owner.deadline == SC_NEVER ||
+        atomic_load(&self->owner.answered)) {
         Py_RETURN_NONE;
     }
     int64_t left = self->owner.deadline - sc_clock_now();
@@ -449,6 +466,8 @@ static PyMethodDef request_methods[] = {
      submit_doc},
     {"time_left", SC_METHOD(request_time_left), METH_NOARGS, time_left_doc},
     {"headers", sc_request_headers, METH_NOARGS, headers_doc},
+    {"_hold", request_hold, METH_NOARGS, NULL},
+    {"_release", request_release, METH_NOARGS, NULL},
     {"_own_trace", sc_request_own_trace, METH_NOARGS, NULL},
     {"_adopt_trace", sc_request_adopt_trace, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The worker that started a bridge.  A mule, or a child of the application's,
@@ -122,10 +123,23 @@ sc_lifecycle_post_fork(void)
     started_pid = getpid();
 }
 
-static void
-stop(void)
+/* Within what the master leaves a worker that it has told to go. */
+static double
+time_to_stop(void)
 {
-    if (main_api->worker_stop(main_api, sc_options.shutdown_timeout) < 0) {
+    double seconds = sc_options.shutdown_timeout;
+    time_t mercy = uwsgi.workers[uwsgi.mywid].no_mercy_at;
+    if (mercy > 0) {
+        double left = (double)(mercy - time(NULL)) - 0.5;
+        seconds = left < seconds ? left : seconds;
+    }
+    return seconds > 0 ? seconds : 0;
+}
+
+static void
+stop(const Sidecar_API *api)
+{
+    if (api->worker_stop(api, time_to_stop()) < 0) {
         PyErr_Print();
         uwsgi_log("[sidecar] worker %d (pid %d) could not drain its bridge "
                   "(the error is above)\n",
@@ -137,7 +151,7 @@ static void *
 run_stop(void *Py_UNUSED(unused))
 {
     ScAttachment attachment = sc_attachment_begin();
-    stop();
+    stop(main_api);
     sc_attachment_end(attachment);
     return NULL;
 }
@@ -172,12 +186,15 @@ sc_lifecycle_atexit(void)
                   uwsgi.mywid, (int)getpid());
         return;
     }
+    /* Its other threads accept no more. */
+    uwsgi.workers[uwsgi.mywid].manage_next_request = 0;
     ScAttachment attachment = sc_attachment_begin();
     if (starts_later()) {
         stop_on_another_thread();
     }
     else {
-        stop();
+        sc_requests_each_other_api(main_api, stop);
+        stop(main_api);
     }
     sc_attachment_end(attachment);
 }

@@ -21,6 +21,20 @@ typedef struct {
     const char *text; /* NULL: not given */
 } Given;
 
+/* The module reads the variable as it is imported. */
+static void
+serve_asgi(char *Py_UNUSED(option), char *value, void *Py_UNUSED(target))
+{
+    if (setenv("SIDECAR_ASGI", value, 1) != 0) {
+        uwsgi_error("[sidecar] sidecar-asgi: setenv()");
+        exit(1);
+    }
+    /* A copy: uWSGI's loader writes a zero where the colon is. */
+    add_exported_option(SC_TEXT("module"),
+                        uwsgi_str(SC_TEXT("sidecar.serve_asgi:application")),
+                        0);
+}
+
 #define ROW(name, uwsgi_name, kind, least, most, help) \
     {#name, kind, least, most, NULL},
 static Given given[] = {SC_OPTIONS(ROW)};
@@ -98,6 +112,10 @@ struct uwsgi_option sc_option_table[] = {
         SC_TEXT("other values for the application at a mountpoint: /api "
                 "trust=always,deadline=5 (may be given several times)"),
         uwsgi_opt_add_string_list, &mounts, 0},
+    {SC_TEXT("sidecar-asgi"), required_argument, 0,
+     SC_TEXT("serve an ASGI application, package.module:app, on the worker's "
+             "bridge"),
+     serve_asgi, NULL, 0},
     {NULL, 0, 0, NULL, NULL, NULL, 0},
 };
 #undef ROW

@@ -135,6 +135,11 @@ int sc_requests_check_policy(void);
  * worker, once, before it accepts. */
 void sc_requests_init(void);
 
+/* Visit the other interpreters' once each, attached to them.  Main thread,
+ * attached. */
+void sc_requests_each_other_api(const Sidecar_API *main_api,
+                                void (*visit)(const Sidecar_API *api));
+
 /* Put the handlers of this plugin around those of every WSGI application that
  * is loaded, and not yet wrapped.  In each worker, attached or not. */
 void sc_requests_wrap_apps(void);

@@ -263,6 +263,25 @@ handle_response(struct wsgi_request *wsgi_req)
     return rc;
 }
 
+void
+sc_requests_each_other_api(const Sidecar_API *main_api,
+                           void (*visit)(const Sidecar_API *api))
+{
+    for (int id = 0; apps != NULL && id < uwsgi_apps_cnt; id++) {
+        const Sidecar_API *api = apps[id].api;
+        bool seen = api == NULL || api == main_api;
+        for (int earlier = 0; earlier < id && !seen; earlier++) {
+            seen = apps[earlier].api == api;
+        }
+        if (!seen) {
+            PyThreadState *here =
+                PyThreadState_Swap(uwsgi_apps[id].interpreter);
+            visit(api);
+            PyThreadState_Swap(here);
+        }
+    }
+}
+
 /* -- async modes ---------------------------------------------------------- */
 
 bool
@@ -336,6 +355,13 @@ wrap_app(struct uwsgi_app *app, int id)
     app->response_subhandler = handle_response;
 }
 
+/* asyncio keeps the running loop for the whole process until then. */
+#if PY_VERSION_HEX < 0x030C0000
+#define UNSAFE ", and before Python 3.12 their event loops get mixed up"
+#else
+#define UNSAFE ""
+#endif
+
 /* The first application lives in the main interpreter. */
 static void
 warn_interpreters(void)
@@ -344,10 +370,10 @@ warn_interpreters(void)
         if (uwsgi_apps[id].interpreter != uwsgi_apps[0].interpreter &&
             uwsgi_apps[id].callable != NULL) {
             uwsgi_log("[sidecar] app %d (mountpoint '%.*s') runs in a "
-                      "sub-interpreter of its own, with a bridge of its own: "
-                      "set single-interpreter = true\n",
+                      "sub-interpreter of its own, with a bridge of its own"
+                      "%s: set single-interpreter = true\n",
                       id, uwsgi_apps[id].mountpoint_len,
-                      uwsgi_apps[id].mountpoint);
+                      uwsgi_apps[id].mountpoint, UNSAFE);
         }
     }
 }

@@ -224,6 +224,7 @@ TABLE = (
 BY_NAME = {option.name: option for option in TABLE}
 # What only the plugin's own code reads, in plugin/options.c; by its name there.
 UWSGI_ONLY = {
+    "sidecar-asgi": "serve an ASGI application, `package.module:app`, on the worker's bridge",
     "sidecar-mount": "other values for the application at a mountpoint; may be given several times",
 }
 

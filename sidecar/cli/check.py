@@ -25,7 +25,7 @@ _PLUGIN = {"plugin", "plugins", "need-plugin", "need-plugins"}
 _MORE_FILES = {"ini", "yaml", "yml", "json", "js", "xml", "include", "inherit", "import-config", "config"}
 # Their requests switch stacks below Python, which would mix their contexts.
 _ENGINES = {"ugreen", "stackless", "fiber"}
-_APPLICATION = {"module", "wsgi", "wsgi-file", "file", "mount", "worker-mount", "pyrun", "callable"}
+_APPLICATION = {"sidecar-asgi", "module", "wsgi", "wsgi-file", "file", "mount", "worker-mount", "pyrun", "callable"}
 _FALSE = {"false", "off", "no", "0"}
 
 

@@ -23,6 +23,9 @@ sc_owner_init(ScOwner *self, ScState *st)
     atomic_init(&self->calls, 0);
     atomic_init(&self->waited, 0);
     self->timed = false;
+    atomic_init(&self->answered, false);
+    self->held = false;
+    self->put_off = false;
     self->detached = false;
 }
 
@@ -97,6 +100,9 @@ static bool
 judge(ScOwner *self, ScVerdict verdict)
 {
     int none = SC_VERDICT_NONE;
+    if (atomic_load(&self->answered)) {
+        return false;
+    }
     if (!atomic_compare_exchange_strong(&self->verdict, &none, verdict)) {
         return false;
     }
@@ -110,7 +116,8 @@ judge(ScOwner *self, ScVerdict verdict)
 bool
 sc_owner_is_late(const ScOwner *self)
 {
-    return self->deadline != SC_NEVER && sc_clock_now() >= self->deadline;
+    return self->deadline != SC_NEVER && sc_clock_now() >= self->deadline &&
+           !atomic_load(&self->answered);
 }
 
 /* A server may hide it: then its client is not watched. */
@@ -134,7 +141,7 @@ sc_owner_admit(ScOwner *self, int64_t *left, bool *own)
 {
     *left = SC_NEVER;
     *own = true;
-    if (self->deadline != SC_NEVER) {
+    if (self->deadline != SC_NEVER && !atomic_load(&self->answered)) {
         *left = self->deadline - sc_clock_now();
         if (*left <= 0) {
             sc_owner_strike(self, SC_VERDICT_LATE);
@@ -335,11 +342,49 @@ leave_board(ScOwner *self)
 }
 
 void
+sc_owner_hold(ScOwner *self)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->held = true;
+    Py_END_CRITICAL_SECTION();
+}
+
+void
+sc_owner_release(ScOwner *self)
+{
+    bool due;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    due = self->put_off;
+    self->held = self->put_off = false;
+    Py_END_CRITICAL_SECTION();
+    if (due) {
+        sc_owner_end(self);
+    }
+}
+
+static bool
+put_off(ScOwner *self)
+{
+    bool held;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    held = self->held;
+    if (held) {
+        self->put_off = true;
+        atomic_store(&self->answered, true);
+    }
+    Py_END_CRITICAL_SECTION();
+    return held;
+}
+
+void
 sc_owner_end(ScOwner *self)
 {
     /* The server closes it now. */
     atomic_store(&self->peer, -1);
     leave_board(self);
+    if (put_off(self)) {
+        return;
+    }
     if (atomic_exchange(&self->verdict, SC_VERDICT_ENDED) !=
             SC_VERDICT_ENDED &&
         !is_idle(self)) {

@@ -76,7 +76,10 @@ typedef struct ScOwner {
     atomic_uint calls;   /* that were made in its name */
     atomic_llong waited; /* ns in them, where `timed` */
     bool timed;
-    bool detached; /* it owns nothing, and has no end */
+    atomic_bool answered; /* closed while held: no deadline, no client */
+    bool held;            /* in the critical section: its end is put off */
+    bool put_off;         /* it was */
+    bool detached;        /* it owns nothing, and has no end */
 } ScOwner;
 
 void sc_owner_init(ScOwner *self, ScState *st);
@@ -110,7 +113,12 @@ void sc_work_end(ScWork *work);
 bool sc_owner_strike(ScOwner *self, ScVerdict verdict);
 
 /* The response is closed: cancel what is left, wait for its end within
- * `cleanup`, and name what would not end.  Keeps the error that is set. */
+ * `cleanup`, and name what would not end.  Keeps the error that is set.
+ *
+ * Of one that is held its release does so.  Until then what it has begun goes
+ * on, and more may join; but it has no deadline and no client any more. */
 void sc_owner_end(ScOwner *self);
+void sc_owner_hold(ScOwner *self);
+void sc_owner_release(ScOwner *self);
 
 #endif
