@@ -56,34 +56,30 @@ number(PyObject *object, const char *name)
     return found;
 }
 
+/* NULL: of another type, whose attributes may be Python code. */
 static const Kind *
 kind_of(PyObject *coro)
 {
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        PyObject *code = attribute(coro, kinds[i].code);
-        if (code != NULL) {
-            Py_DECREF(code);
-            return &kinds[i];
-        }
+    if (PyCoro_CheckExact(coro)) {
+        return &kinds[0];
     }
-    return NULL;
+    if (PyGen_CheckExact(coro)) {
+        return &kinds[1];
+    }
+    return PyAsyncGen_CheckExact(coro) ? &kinds[2] : NULL;
 }
 
 void
 sc_whereabouts_name(PyObject *coro, char *text, size_t room)
 {
     char name[128], file[256];
-    copy_text(coro, "__qualname__", name, sizeof(name));
-    if (strcmp(name, "?") == 0) {
-        snprintf(text, room, "%s", Py_TYPE(coro)->tp_name);
-        return;
-    }
     const Kind *kind = kind_of(coro);
     PyObject *code = kind ? attribute(coro, kind->code) : NULL;
     if (code == NULL) {
-        snprintf(text, room, "%s", name);
+        snprintf(text, room, "%s", Py_TYPE(coro)->tp_name);
         return;
     }
+    copy_text(coro, "__qualname__", name, sizeof(name));
     copy_text(code, "co_filename", file, sizeof(file));
     snprintf(text, room, "%s at %s:%ld", name, file,
              number(code, "co_firstlineno"));

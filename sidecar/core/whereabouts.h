@@ -1,7 +1,8 @@
 /* Whereabouts: what a coroutine is called, and where it waits.
  *
- * Only attributes of coroutines, frames and code are looked at: no bytecode
- * is run, so no signal handler is.  Attached; sets no error.  */
+ * Only attributes of the interpreter's own coroutines, generators, frames and
+ * code are looked at: no bytecode is run, so no signal handler is.  Attached;
+ * sets no error.  */
 #ifndef SIDECAR_CORE_WHEREABOUTS_H
 #define SIDECAR_CORE_WHEREABOUTS_H
 
