@@ -347,6 +347,21 @@ request_release(PyObject *op, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+/* For work of another process's request (sidecar._envelope): a context of it,
+ * and its end. */
+static PyObject *
+request_context(PyObject *op, PyObject *Py_UNUSED(none))
+{
+    return context_with(((ScOwner *)op)->st, op);
+}
+
+static PyObject *
+request_end(PyObject *op, PyObject *Py_UNUSED(none))
+{
+    sc_owner_end((ScOwner *)op);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 request_time_left(ScRequest *self, PyObject *Py_UNUSED(none))
 {
@@ -468,6 +483,8 @@ static PyMethodDef request_methods[] = {
     {"headers", sc_request_headers, METH_NOARGS, headers_doc},
     {"_hold", request_hold, METH_NOARGS, NULL},
     {"_release", request_release, METH_NOARGS, NULL},
+    {"_context", request_context, METH_NOARGS, NULL},
+    {"_end", request_end, METH_NOARGS, NULL},
     {"_own_trace", sc_request_own_trace, METH_NOARGS, NULL},
     {"_adopt_trace", sc_request_adopt_trace, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -567,8 +584,30 @@ count_refused(PyObject *module, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+make_request(PyObject *module, PyObject *args)
+{
+    ScState *st = sc_state_of_module(module);
+    PyObject *policy, *texts[4];
+    if (!PyArg_ParseTuple(args, "O!OOOO:_make_request", st->policy_type,
+                          &policy, &texts[0], &texts[1], &texts[2],
+                          &texts[3])) {
+        return NULL;
+    }
+    for (int i = 0; i < 4; i++) {
+        texts[i] = texts[i] != Py_None ? texts[i] : NULL;
+    }
+    ScArrival arrival = {.policy = (ScPolicy *)policy,
+                         .id = texts[0],
+                         .traceparent = texts[1],
+                         .tracestate = texts[2],
+                         .baggage = texts[3]};
+    return sc_request_new(st, &arrival);
+}
+
 static PyMethodDef functions[] = {
     {"_request_counts", SC_METHOD(request_counts), METH_NOARGS, NULL},
+    {"_make_request", make_request, METH_VARARGS, NULL},
     {"_count_refused", SC_METHOD(count_refused), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

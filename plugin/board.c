@@ -8,8 +8,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "sidecar_board.h"
-
 /* By worker, from 1 on, then by core; mapped in the process that forks the
  * workers.  NULL: there is no memory for it, or nobody to read it. */
 static Sidecar_Slot *slots;
@@ -94,7 +92,7 @@ append_age(struct uwsgi_buffer *line, const char *before, int64_t since)
 }
 
 static void
-print_request(int worker, int core, const Sidecar_SlotText *text, bool whole)
+print_request(int worker, int core, const Sidecar_SlotText *text, void *found)
 {
     struct uwsgi_buffer *line = uwsgi_buffer_new(1024);
     append(line, "request ", text->id);
@@ -112,26 +110,31 @@ print_request(int worker, int core, const Sidecar_SlotText *text, bool whole)
            text->line[0] != '\0' ? text->line
                                  : "an unknown line (the worker could not "
                                    "tell)");
-    uwsgi_log("[sidecar] worker %d (pid %d) core %d: %.*s%s\n", worker,
-              (int)uwsgi.workers[worker].pid, core, (int)line->pos, line->buf,
-              whole ? "" : " (it was being written)");
+    uwsgi_log("[sidecar] worker %d (pid %d) core %d: %.*s\n", worker,
+              (int)uwsgi.workers[worker].pid, core, (int)line->pos, line->buf);
     uwsgi_buffer_destroy(line);
+    *(bool *)found = true;
 }
 
-/* In the master. */
+void
+sc_board_each(int worker, ScBoardVisit visit, void *arg)
+{
+    for (int core = 0; slots != NULL && core < uwsgi.cores; core++) {
+        Sidecar_SlotText text;
+        /* One that is just being written may be half of an earlier one. */
+        sidecar_slot_read(slot_at(worker, core), &text);
+        if (text.started != 0) {
+            visit(worker, core, &text, arg);
+        }
+    }
+}
+
 void
 sc_board_print(int worker)
 {
-    int found = 0;
-    for (int core = 0; slots != NULL && core < uwsgi.cores; core++) {
-        Sidecar_SlotText text;
-        bool whole = sidecar_slot_read(slot_at(worker, core), &text);
-        if (text.started != 0) {
-            print_request(worker, core, &text, whole);
-            found++;
-        }
-    }
-    if (slots != NULL && found == 0) {
+    bool found = false;
+    sc_board_each(worker, print_request, &found);
+    if (slots != NULL && !found) {
         uwsgi_log("[sidecar] worker %d (pid %d): no request of its "
                   "applications is in progress\n",
                   worker, (int)uwsgi.workers[worker].pid);

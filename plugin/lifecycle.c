@@ -79,6 +79,30 @@ starts_later(void)
     return uwsgi.loop != NULL && strcmp(uwsgi.loop, "gevent") == 0;
 }
 
+/* What of the spooler's is Python's; harmless where there is none. */
+static void
+call_spooler(const char *function)
+{
+    PyObject *module = PyImport_ImportModule("sidecar._uwsgi_spooler");
+    PyObject *none =
+        module ? PyObject_CallMethod(module, function, NULL) : NULL;
+    if (none == NULL) {
+        PyErr_Print();
+        uwsgi_log("[sidecar] jobs of the spooler do not carry their request "
+                  "(the error is above)\n");
+    }
+    Py_XDECREF(none);
+    Py_XDECREF(module);
+}
+
+void
+sc_lifecycle_spooler(void)
+{
+    ScAttachment attachment = sc_attachment_begin();
+    call_spooler("receive");
+    sc_attachment_end(attachment);
+}
+
 void
 sc_lifecycle_preinit(void)
 {
@@ -102,6 +126,9 @@ sc_lifecycle_preinit(void)
         refuse_options();
     }
     Py_DECREF(bridge);
+    if (uwsgi.spoolers != NULL) {
+        call_spooler("carry");
+    }
     sc_attachment_end(attachment);
 }
 
@@ -109,6 +136,7 @@ void
 sc_lifecycle_post_fork(void)
 {
     ScAttachment attachment = sc_attachment_begin();
+    sc_stats_leave();
     sc_board_clear();
     if (!starts_later() && main_api->worker_start(main_api) < 0) {
         PyErr_Print();

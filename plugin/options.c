@@ -116,6 +116,13 @@ struct uwsgi_option sc_option_table[] = {
      SC_TEXT("serve an ASGI application, package.module:app, on the worker's "
              "bridge"),
      serve_asgi, NULL, 0},
+    {SC_TEXT("sidecar-stats"), required_argument, 0,
+     SC_TEXT("serve uWSGI's stats with the requests in flight, at a unix "
+             "socket's path or an address of this machine"),
+     sc_stats_set_address, NULL, 0},
+    {SC_TEXT("sidecar-stats-anywhere"), no_argument, 0,
+     SC_TEXT("let sidecar-stats listen beyond this machine"),
+     sc_stats_set_anywhere, NULL, 0},
     {NULL, 0, 0, NULL, NULL, NULL, 0},
 };
 #undef ROW

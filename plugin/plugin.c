@@ -16,6 +16,7 @@ static int
 init(void)
 {
     sc_metrics_register();
+    sc_stats_bind();
     return 0;
 }
 
@@ -37,6 +38,8 @@ __attribute__((visibility("default"))) struct uwsgi_plugin sidecar_plugin = {
     .preinit_apps = sc_lifecycle_preinit,
     .post_fork = sc_lifecycle_post_fork,
     .hijack_worker = hijack_worker,
+    .master_cycle = sc_stats_serve,
     .harakiri = sc_board_print,
+    .spooler_init = sc_lifecycle_spooler,
     .atexit = sc_lifecycle_atexit,
 };

@@ -11,6 +11,7 @@
 #include <uwsgi.h>
 
 #include "sidecar.h"
+#include "sidecar_board.h"
 
 extern struct uwsgi_server uwsgi;
 
@@ -79,6 +80,9 @@ void sc_lifecycle_preinit(void);
 /* Whether requests take turns on one thread's stack in ways that Python knows
  * nothing of, so that contexts would get mixed up. */
 bool sc_lifecycle_mixes_contexts(void);
+
+/* In a spooler: what it runs has the request that has spooled it. */
+void sc_lifecycle_spooler(void);
 
 /* Start the worker's bridge; ends the worker where that fails. */
 void sc_lifecycle_post_fork(void);
@@ -189,10 +193,29 @@ void sc_board_map(void);
 void sc_board_clear(void);
 
 /* This worker's; NULL: there is no board. */
-struct Sidecar_Slot *sc_board_slot(int core);
+Sidecar_Slot *sc_board_slot(int core);
+
+/* In the master, on any thread: each request that the worker has. */
+typedef void (*ScBoardVisit)(int worker, int core,
+                             const Sidecar_SlotText *text, void *arg);
+void sc_board_each(int worker, ScBoardVisit visit, void *arg);
 
 /* In the master: tell what the worker is doing. */
 void sc_board_print(int worker);
+
+/* --- stats.c ------------------------------------------------------------ */
+
+/* Handlers of options. */
+void sc_stats_set_address(char *option, char *value, void *target);
+void sc_stats_set_anywhere(char *option, char *value, void *target);
+
+/* Listen, where asked to; ends the process where that cannot be.  Before the
+ * workers are forked, which then let go of it. */
+void sc_stats_bind(void);
+void sc_stats_leave(void);
+
+/* In the master, again and again. */
+void sc_stats_serve(void);
 
 /* --- metrics.c ---------------------------------------------------------- */
 

@@ -16,8 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "sidecar_board.h"
-
 /* Not among those that uWSGI or the C library use. */
 #define SIGNAL (SIGRTMAX - 3)
 

@@ -225,6 +225,8 @@ BY_NAME = {option.name: option for option in TABLE}
 # What only the plugin's own code reads, in plugin/options.c; by its name there.
 UWSGI_ONLY = {
     "sidecar-asgi": "serve an ASGI application, `package.module:app`, on the worker's bridge",
+    "sidecar-stats": "serve uWSGI's stats with the requests in flight: a unix socket's path, or `127.0.0.1:PORT`",
+    "sidecar-stats-anywhere": "let `sidecar-stats` listen beyond this machine",
     "sidecar-mount": "other values for the application at a mountpoint; may be given several times",
 }
 
