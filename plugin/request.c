@@ -114,29 +114,52 @@ wrap_in_middleware(PyObject *callable, PyObject *policy)
     return wrapped;
 }
 
+/* 0, or -1 with a Python error set. */
+static int
+make_app(ScApp *made, const struct uwsgi_app *bare)
+{
+    const Sidecar_API *api = Sidecar_Import();
+    *made = (ScApp){.guarded = *bare};
+    made->guarded.callable = NULL;
+    made->policy =
+        api ? make_policy(bare->mountpoint, bare->mountpoint_len) : NULL;
+    made->names = made->policy ? keep_names() : NULL;
+    if (made->names != NULL) {
+        made->guarded.callable =
+            sc_requests_by_middleware()
+                ? wrap_in_middleware(bare->callable, made->policy)
+                : api->guard(api, bare->callable);
+    }
+    if (made->guarded.callable == NULL) {
+        Py_CLEAR(made->policy);
+        Py_CLEAR(made->names);
+        return -1;
+    }
+    made->api = api;
+    return 0;
+}
+
 /* What belongs to the interpreter that is attached now; NULL with a Python
- * error set. */
+ * error set.  Two threads may make it at once, each with its first request:
+ * what the first has put there is in use, and stays. */
 static ScApp *
 app_of_request(struct wsgi_request *wsgi_req, struct uwsgi_app *bare)
 {
-    ScApp *app = &apps[wsgi_req->app_id];
+    ScApp *app = &apps[wsgi_req->app_id], made;
     if (app->api == NULL) {
-        const Sidecar_API *api = Sidecar_Import();
-        app->guarded = *bare;
-        app->guarded.callable = NULL;
-        app->policy = api != NULL
-                          ? make_policy(bare->mountpoint, bare->mountpoint_len)
-                          : NULL;
-        app->names = app->policy != NULL ? keep_names() : NULL;
-        if (app->names != NULL) {
-            app->guarded.callable =
-                sc_requests_by_middleware()
-                    ? wrap_in_middleware(bare->callable, app->policy)
-                    : api->guard(api, bare->callable);
+        if (make_app(&made, bare) < 0) {
+            return NULL;
         }
-        app->api = app->guarded.callable != NULL ? api : NULL;
+        if (app->api == NULL) {
+            *app = made;
+        }
+        else {
+            Py_DECREF((PyObject *)made.guarded.callable);
+            Py_DECREF(made.policy);
+            Py_DECREF(made.names);
+        }
     }
-    return app->api != NULL ? app : NULL;
+    return app;
 }
 
 static void
@@ -174,7 +197,9 @@ admit(struct wsgi_request *wsgi_req, ScCore *core)
         refusing.callable = refuse ? app->api->guard(app->api, refuse) : NULL;
         Py_XDECREF(limits);
         Py_XDECREF(refuse);
-        app->refusing = refusing;
+        if (app->refusing.callable == NULL) {
+            app->refusing = refusing;
+        }
     }
     if (app->refusing.callable == NULL) {
         PyErr_Print();
