@@ -430,6 +430,8 @@ request_dealloc(PyObject *op)
     ScRequest *self = (ScRequest *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    /* One that could not be begun has no end. */
+    sc_owner_leave_board(&self->owner);
     Py_CLEAR(self->owner.connection);
     Py_CLEAR(self->id);
     Py_CLEAR(self->received_id);

@@ -98,7 +98,7 @@ show(ScCall *call)
     Sidecar_SlotText *text = &slot->text;
     if (text->call != (uintptr_t)call) {
         text->call = (uintptr_t)call;
-        text->called = sc_clock_now() - WATCH_AFTER;
+        text->called = call->watch.since;
         memcpy(text->coroutine, name, sizeof(name));
     }
     memcpy(text->awaits, awaits, sizeof(awaits));
@@ -158,6 +158,7 @@ sc_watch_look(ScLoop *loop)
             arm(call);
         }
         if (atomic_load(&call->owner->slot) != NULL) {
+            call->watch.since = now - WATCH_AFTER;
             enlist(call, &loop->shown);
         }
     }

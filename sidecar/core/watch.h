@@ -30,6 +30,7 @@ struct ScCall;
 typedef struct {
     struct ScCall *next, *prev;
     struct ScCall **list; /* the loop's, that it is in; NULL: none */
+    int64_t since;        /* on the board */
     int fd;               /* the duplicate; -1: none */
 } ScWatch;
 

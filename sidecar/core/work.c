@@ -328,8 +328,8 @@ sc_owner_strike(ScOwner *self, ScVerdict verdict)
     return true;
 }
 
-static void
-leave_board(ScOwner *self)
+void
+sc_owner_leave_board(ScOwner *self)
 {
     Sidecar_Slot *slot = atomic_exchange(&self->slot, NULL);
     if (slot != NULL && sidecar_slot_lock(slot)) {
@@ -381,7 +381,7 @@ sc_owner_end(ScOwner *self)
 {
     /* The server closes it now. */
     atomic_store(&self->peer, -1);
-    leave_board(self);
+    sc_owner_leave_board(self);
     if (put_off(self)) {
         return;
     }

@@ -118,6 +118,7 @@ bool sc_owner_strike(ScOwner *self, ScVerdict verdict);
  * Of one that is held its release does so.  Until then what it has begun goes
  * on, and more may join; but it has no deadline and no client any more. */
 void sc_owner_end(ScOwner *self);
+void sc_owner_leave_board(ScOwner *self); /* a part of that */
 void sc_owner_hold(ScOwner *self);
 void sc_owner_release(ScOwner *self);
 
