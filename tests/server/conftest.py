@@ -142,6 +142,18 @@ def uwsgi(request, uwsgi_of) -> Uwsgi:
     return uwsgi_of(request.param)
 
 
+def stand_ins() -> list[str]:
+    """For what takes minutes: by default the first uWSGI stands for all."""
+    binaries = uwsgi_binaries()
+    return binaries if os.environ.get("SIDECAR_TEST_EVERY_UWSGI") else binaries[:1]
+
+
+@pytest.fixture
+def first_uwsgi(uwsgi) -> None:
+    if str(uwsgi.binary) not in stand_ins():
+        pytest.skip("takes minutes, so with the first uWSGI only, unless SIDECAR_TEST_EVERY_UWSGI is set")
+
+
 # -- gunicorn --------------------------------------------------------------------
 
 

@@ -6,16 +6,17 @@ import json
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import wait_for
-from server.conftest import uwsgi_binaries
+from server.conftest import stand_ins
 from server.process import Connection, Response, Server
 
 CONFIG = {"gunicorn.conf.py": "from sidecar.gunicorn import post_fork\n"}
-SERVERS = [*(f"uwsgi:{binary}" for binary in uwsgi_binaries()), "gthread", "sync"]
+SERVERS = [*(f"uwsgi:{binary}" for binary in stand_ins()), "gthread", "sync"]
 MODULE = "sidecar.serve_asgi:application"
 
 
@@ -344,8 +345,12 @@ def test_a_wrong_name(start, kind, name, reason):
 
 
 @pytest.fixture
-def fastapi(start) -> Iterator[Server]:
+def fastapi(start, kind, request) -> Iterator[Server]:
     pytest.importorskip("fastapi", reason="FastAPI is not installed")
+    if kind.startswith("uwsgi:"):
+        python = request.getfixturevalue("uwsgi_of")(kind.partition(":")[2]).python
+        if subprocess.run([python, "-c", "import fastapi"], capture_output=True).returncode != 0:
+            pytest.skip(f"FastAPI is not installed for {python}")
     yield start("asgi_served_fastapi:app")
 
 

@@ -18,6 +18,8 @@ from harness import wait_for
 from server.flow import Flow, threads_end
 from server.process import Server, descendants, leave_background_tasks, wait_drained, wait_for_workers
 
+pytestmark = pytest.mark.usefixtures("first_uwsgi")
+
 WORKERS = 2
 
 

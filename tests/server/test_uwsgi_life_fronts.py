@@ -21,6 +21,8 @@ from server.process import (
     wait_for_workers,
 )
 
+pytestmark = pytest.mark.usefixtures("first_uwsgi")
+
 WORKERS = 2
 KILLED = r"DAMN ! worker \d \(pid: \d+\) died, killed by signal 9"
 
@@ -178,9 +180,9 @@ def test_the_spooler(start, threads, lazy, tmp_path):
     before = wait_for_workers(server, WORKERS)
     with Flow(server.socket) as flow:
         for at in range(4):
-            server.get(f"/spool?job-{at}")
+            response = server.get(f"/spool?job-{at}")
             name, pid, request = read(server, f"job-{at}").split()
-            assert (name, request) == (f"job-{at}", "None")
+            assert (name, request) == (f"job-{at}", response.ids[0])
             assert int(pid) in descendants(server.process.pid) - flow.pids()
             if at == 1:
                 reload_workers_and_mules(server, flow, before)

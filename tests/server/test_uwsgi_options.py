@@ -10,6 +10,8 @@ from harness import wait_for
 
 from sidecar.cli import uwsgi_file
 
+pytestmark = pytest.mark.usefixtures("first_uwsgi")
+
 APP = """
 import json, os
 import sidecar
