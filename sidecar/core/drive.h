@@ -112,7 +112,8 @@ int sc_drive_wait(ScWaiter *waiter, int64_t until, int signal_fd);
 void sc_drive_post(ScDrive *drive, ScOp *op);
 
 /* The owner leaves.  `due`: the loop's ring is not empty.  `next_timer`: when
- * its first timer is due. */
+ * its first timer is due, or whatever else that nobody tells it of
+ * (sc_loop_next_due). */
 void sc_drive_leave(ScDrive *drive, bool due, int64_t next_timer);
 
 /* The pump, under the lock: take the loop if it is free.  True: `thread` owns
