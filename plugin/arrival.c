@@ -70,7 +70,7 @@ find_variables(struct wsgi_request *wsgi_req, struct iovec **found)
     for (int at = 0; at + 1 < wsgi_req->var_cnt; at += 2) {
         const struct iovec *name = &wsgi_req->hvec[at];
         for (int i = 0; i < VARIABLES; i++) {
-            if (name->iov_len == wanted[i].length &&
+            if (name->iov_len == wanted[i].length && name->iov_len > 0 &&
                 memcmp(name->iov_base, wanted[i].key, name->iov_len) == 0) {
                 found[i] = &wsgi_req->hvec[at + 1];
             }
