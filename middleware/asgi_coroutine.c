@@ -57,6 +57,9 @@ static void
 end(ScAsgiCoroutine *self)
 {
     PyObject *error = PyErr_Occurred() ? sc_error_take() : NULL;
+    if (self->work->ended != NULL && !self->over) {
+        self->work->ended(self);
+    }
     self->begun = self->over = true;
     Py_CLEAR(self->waiting);
     for (size_t i = 0; i < 3; i++) {
@@ -144,10 +147,48 @@ check(ScAsgiCoroutine *self)
 }
 
 /* Either `sent` or `thrown`. */
+/* The other's step, in the request. */
+static ScAwaitResult
+step_other(ScAsgiCoroutine *self, PyObject *sent, PyObject *thrown,
+           PyObject **value)
+{
+    const ScAsgiWork *work = self->work;
+    if (self->waiting == NULL && work->at_once != NULL) {
+        int done = work->at_once(self, value);
+        if (done != 0) {
+            return done > 0 ? SC_AWAIT_RETURN : SC_AWAIT_ERROR;
+        }
+    }
+    if (start(self) < 0) {
+        return SC_AWAIT_ERROR;
+    }
+    if (thrown == NULL) {
+        return pass_on(self, sent, value);
+    }
+    if (work->thrown != NULL) {
+        work->thrown(self, thrown);
+    }
+    return sc_await_throw(self->st, self->waiting, thrown, value);
+}
+
+/* After the last one. */
+static ScAwaitResult
+finish(ScAsgiCoroutine *self, ScAwaitResult result, PyObject **value)
+{
+    const ScAsgiWork *work = self->work;
+    if (result == SC_AWAIT_RETURN && work->returned != NULL) {
+        work->returned(self, *value);
+    }
+    if (work->settled != NULL) {
+        result = work->settled(self, result, value);
+    }
+    end(self);
+    return result;
+}
+
 static ScAwaitResult
 step(ScAsgiCoroutine *self, PyObject *sent, PyObject *thrown, PyObject **value)
 {
-    ScAwaitResult result = SC_AWAIT_ERROR;
     bool first = !self->begun;
     *value = NULL;
     self->begun = self->running = true;
@@ -155,21 +196,17 @@ step(ScAsgiCoroutine *self, PyObject *sent, PyObject *thrown, PyObject **value)
         self->work->prepare(self);
     }
     Entered entered = enter(self);
-    if (start(self) == 0) {
-        result = thrown
-                     ? sc_await_throw(self->st, self->waiting, thrown, value)
-                     : pass_on(self, sent, value);
-    }
+    ScAwaitResult result = step_other(self, sent, thrown, value);
     if (result == SC_AWAIT_ERROR && self->work->failed != NULL) {
         result = go_on(self, value);
     }
     leave(self, entered);
     self->running = false;
-    if (result == SC_AWAIT_RETURN && self->work->returned != NULL) {
-        self->work->returned(self, *value);
-    }
     if (result != SC_AWAIT_YIELD) {
-        end(self);
+        return finish(self, result, value);
+    }
+    if (self->work->yielded != NULL) {
+        self->work->yielded(self);
     }
     return result;
 }

@@ -11,28 +11,43 @@
 #ifndef SIDECAR_MIDDLEWARE_ASGI_COROUTINE_H
 #define SIDECAR_MIDDLEWARE_ASGI_COROUTINE_H
 
+#include "core/await.h"
 #include "core/state.h"
 #include "middleware/scope.h"
 
 typedef struct ScAsgiCoroutine ScAsgiCoroutine;
 
-/* What one kind of them is for.  Each function is called once. */
+/* What one kind of them is for.  Each function but `yielded` and `thrown` is
+ * called once, and each but `start` may be NULL. */
 typedef struct ScAsgiWork {
     const char *name;
     /* Before the first step, outside of the request: may set scope.  Cannot
-     * fail.  NULL: nothing to do. */
+     * fail. */
     void (*prepare)(ScAsgiCoroutine *self);
+    /* In the first step: 1, and the value to return, where there is nothing to
+     * wait for; 0, and `start` is asked; -1 with an error set. */
+    int (*at_once)(ScAsgiCoroutine *self, PyObject **value);
     /* In the first step, in the request: the awaitable that does the work, a
      * new reference; NULL with an error set.  Not asked where the coroutine
      * has its `waiting` from the beginning. */
     PyObject *(*start)(ScAsgiCoroutine *self);
-    /* The other has returned this value.  No error is set before or after.
-     * NULL: nothing to do. */
+    /* The other has returned this value.  No error is set before or after. */
     void (*returned)(ScAsgiCoroutine *self, PyObject *value);
     /* The other has raised, or could not be started, in the request; the error
      * is set.  An awaitable that goes on in its place, a new reference, and no
-     * error set; or NULL, and the error as it was.  NULL: there is none. */
+     * error set; or NULL, and the error as it was. */
     PyObject *(*failed)(ScAsgiCoroutine *self);
+    /* A step is over, and the other waits. */
+    void (*yielded)(ScAsgiCoroutine *self);
+    /* This is about to be thrown into the other.  Sets no error. */
+    void (*thrown)(ScAsgiCoroutine *self, PyObject *error);
+    /* The last step is over, with a value or an error set: what the coroutine
+     * makes of either. */
+    ScAwaitResult (*settled)(ScAsgiCoroutine *self, ScAwaitResult result,
+                             PyObject **value);
+    /* It is over, begun or not; its owner is there still.  Keeps the error
+     * that is set. */
+    void (*ended)(ScAsgiCoroutine *self);
 } ScAsgiWork;
 
 struct ScAsgiCoroutine {

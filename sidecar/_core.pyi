@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableMapping
 from contextvars import Context, ContextVar
 from types import GenericAlias, TracebackType
@@ -291,6 +292,46 @@ class WSGIMiddleware:
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+SERVED_END: object
+
+@disjoint_base
+class Served:
+    app: Any
+    life: Any
+    scope: dict[str, Any]
+    request: Request | None
+    headers: list[tuple[str, str]]
+    status: int
+    last: bytes
+    error: BaseException | None
+    has_length: bool
+    mute: bool
+    sent: bool
+    complete: bool
+    cut: bool
+    told: bool
+    gone: bool
+    has_body: bool
+    chunked: bool
+    left: int
+    ahead: int
+    input: Any
+    parts: deque[bytes] | None
+    readers: deque[asyncio.Future[None]] | None
+    watchers: deque[asyncio.Future[None]] | None
+    events: deque[Any] | None
+    waiter: asyncio.Future[Any] | None
+    pauser: asyncio.Future[None] | None
+    end: asyncio.Future[None] | None
+    @property
+    def task(self) -> asyncio.Task[Any] | None: ...
+    def __new__(cls, app: Any, environ: dict[str, Any], life: Any) -> Self: ...
+    def run(self) -> Any: ...
+    def receive(self) -> Coroutine[Any, Any, MutableMapping[str, Any]]: ...
+    def send(self, message: MutableMapping[str, Any], /) -> Coroutine[Any, Any, None]: ...
+    def _post_first(self, event: object, /) -> bool: ...
+    def _hold(self) -> None: ...
 
 @final
 class ASGIMiddleware:

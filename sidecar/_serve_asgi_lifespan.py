@@ -28,12 +28,14 @@ class Life:
     """One worker's: what its lifespan has made, and which applications run.
 
     failure: why there is none; requests are refused with it.
+    running: the cycles of requests, and of what follows their responses.
     """
 
     def __init__(self, bridge: Any) -> None:
+        self.bridge = bridge
         self.state: dict[str, Any] = {"sidecar": bridge}
         self.cleanup: float = bridge._cleanup_timeout
-        self.running: set[asyncio.Task[Any]] = set()
+        self.running: set[Any] = set()
         self.closing = False
         self.failure: str | None = None
         self.started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -137,7 +139,12 @@ class Lifespan:
     async def finish_responses(self) -> None:
         life = self.life
         if life is not None and life.running:
-            await asyncio.wait(set(life.running))
+            loop = asyncio.get_running_loop()
+            ends = []
+            for cycle in life.running:
+                cycle.end = loop.create_future()
+                ends.append(cycle.end)
+            await asyncio.wait(ends)
 
     async def shut_down(self) -> None:
         life = self.life

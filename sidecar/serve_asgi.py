@@ -58,7 +58,7 @@ class ASGIApplication:
         if "HTTP_UPGRADE" in environ and wants_websocket(environ):
             return self._refuse(start_response)
         cycle = Cycle(self.app, environ, life)
-        event = run_sync(cycle.begin())
+        event = cycle.run()
         while event is READ:
             event = run_sync(cycle.feed(cycle.read()))
         if event is ERROR:

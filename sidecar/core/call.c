@@ -143,7 +143,11 @@ sc_call_new(ScLoop *loop, const ScCallArgs *args)
     atomic_init(&self->cancel_posted, false);
     atomic_init(&self->struck, false);
     self->started = self->cancel_asked = self->ended = self->done =
-        self->timed_out = self->orphaned = false;
+        self->timed_out = self->orphaned = self->released = false;
+    self->early = NULL;
+    if (args->told != NULL) {
+        *args->told = (ScCall *)Py_NewRef((PyObject *)self);
+    }
     return self;
 }
 
@@ -159,6 +163,7 @@ call_traverse(ScCall *self, visitproc visit, void *arg)
     Py_VISIT(self->task);
     Py_VISIT(self->result);
     Py_VISIT(self->error);
+    Py_VISIT(self->early);
     Py_VISIT(self->greenlet);
     Py_VISIT(self->owner);
     Py_VISIT(self->work.owner);
@@ -178,6 +183,7 @@ call_clear(ScCall *self)
     Py_CLEAR(self->task);
     Py_CLEAR(self->result);
     Py_CLEAR(self->error);
+    Py_CLEAR(self->early);
     Py_CLEAR(self->greenlet);
     sc_work_end(&self->work);
     sc_watch_drop(self);
@@ -341,6 +347,41 @@ sc_call_start(ScCall *self)
     else if (self->cancel_asked) {
         sc_call_cancel(self);
     }
+    if (self->early != NULL && !self->ended) {
+        PyObject *value = self->early;
+        self->early = NULL;
+        sc_call_release(self, value);
+        Py_DECREF(value);
+    }
+}
+
+bool
+sc_call_is_cancelled(const ScCall *self)
+{
+    return self->cancel_asked || atomic_load(&self->abandoned);
+}
+
+bool
+sc_call_release(ScCall *self, PyObject *value)
+{
+    if (self->done || self->ended || self->early != NULL ||
+        sc_call_is_cancelled(self)) {
+        return false;
+    }
+    if (self->task == NULL) {
+        /* In its eager first step: sc_call_start knows the task soon. */
+        self->early = Py_NewRef(value);
+        return true;
+    }
+    if (sc_task_adopt(self->loop, self->task, self->context) < 0) {
+        /* It runs on all the same, but nobody would count it. */
+        PyErr_WriteUnraisable(self->task);
+    }
+    self->released = true;
+    sc_timers_remove(&self->loop->timers, &self->timer);
+    PyObject_GC_Track((PyObject *)self);
+    settle(self, Py_NewRef(value), NULL);
+    return true;
 }
 
 PyObject *
@@ -504,6 +545,11 @@ collect(ScCall *self, PyObject *expected)
         Py_DECREF(task);
     }
     bool met = error != NULL && error == expected;
+    if (self->released) {
+        Py_XDECREF(result);
+        Py_XDECREF(error);
+        return met;
+    }
     if (!atomic_load(&self->abandoned)) {
         settle(self, result, error);
         return met;

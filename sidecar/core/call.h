@@ -26,7 +26,9 @@
 #include "core/watch.h"
 #include "core/work.h"
 
-typedef struct ScCall {
+typedef struct ScCall ScCall;
+
+struct ScCall {
     PyObject_HEAD
     ScState *st;
     ScLoop *loop; /* strong */
@@ -61,8 +63,10 @@ typedef struct ScCall {
     bool timed_out;  /* the deadline has cancelled it */
     bool ahead;      /* a step of a stream that reads ahead */
     bool orphaned;   /* it counts as a task now, not as a call */
+    bool released;   /* its caller has gone on, its task is any other */
+    PyObject *early; /* what to release it with once its task is known */
     unsigned tenure; /* of the loop when the task was made */
-} ScCall;
+};
 
 enum { SC_CALL_RUN = -1 };
 
@@ -75,6 +79,7 @@ typedef struct {
     bool propagate;    /* what it sets in context variables is set here */
     ScOwner *owner;    /* borrowed; NULL: no request's */
     bool by_deadline;  /* the owner's deadline is its time-out */
+    ScCall **told;     /* where a reference to the call goes; or NULL */
     int64_t timeout;   /* ns, SC_NEVER: none */
     int64_t cleanup;   /* ns */
 } ScCallArgs;
@@ -115,6 +120,16 @@ ScCall *sc_call_new(ScLoop *loop, const ScCallArgs *args);
 void sc_call_start(ScCall *self);
 void sc_call_cancel(ScCall *self);
 void sc_call_make_orphan(ScCall *self);
+
+/* On the owner, between the task's steps or in one: its caller goes on with
+ * this value, and the task is left to itself, as one that the coroutine had
+ * made: the request's, and the bridge's.  False: the caller has its answer, or
+ * has been told that it gets none, and the value is dropped. */
+bool sc_call_release(ScCall *self, PyObject *value);
+
+/* On the owner: it was cancelled for its caller's sake, by its time-out, its
+ * request's verdict or an interruption. */
+bool sc_call_is_cancelled(const ScCall *self);
 
 /* What the loop's rounds tell it; on the owner.  A call stands in the ring
  * itself: first to be started, later because its time is out. */

@@ -17,6 +17,7 @@ module_exec(PyObject *module)
         sc_future_init,         sc_running_loop_init, sc_delivery_init,
         sc_asgi_coroutine_init, sc_asgi_channel_init, sc_asgi_init,
         sc_opentelemetry_init,  sc_capi_init,         sc_limit_init,
+        sc_served_scope_init,   sc_served_headers_init, sc_served_init,
     };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (parts[i](module) < 0) {

@@ -38,6 +38,9 @@ int sc_wsgi_init(PyObject *module);
 int sc_asgi_init(PyObject *module);
 int sc_asgi_channel_init(PyObject *module);
 int sc_asgi_coroutine_init(PyObject *module);
+int sc_served_scope_init(PyObject *module);
+int sc_served_headers_init(PyObject *module);
+int sc_served_init(PyObject *module);
 int sc_capi_init(PyObject *module);
 
 #endif

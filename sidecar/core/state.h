@@ -49,6 +49,8 @@
     X(send)                               \
     X(throw)                              \
     X(aclose)                             \
+    X(body)                               \
+    X(status)                             \
     X(asend)                              \
     X(athrow)                             \
     X(_asyncio_future_blocking)           \
@@ -105,7 +107,8 @@
     X(asgi_middleware)    \
     X(asgi_coroutine)     \
     X(asgi_receive)       \
-    X(asgi_send)
+    X(asgi_send)          \
+    X(served)
 
 /* Imported once, as st->NAME: module, attribute. */
 #define SC_STATE_IMPORTS(X)                                         \
@@ -165,6 +168,11 @@
     X(asgi_disconnect)                                                      \
     X(asgi_accept)                                                          \
     X(asgi_denial)                                                          \
+    X(served_texts)        /* what every scope has (served_scope.c) */      \
+    X(served_names)        /* of requests' headers, as bytes */             \
+    X(served_header_texts) /* and of responses', as str */                  \
+    X(served_end)          /* the event of a whole response (served.c) */   \
+    X(served_request)      /* "http.request" */                             \
     X(key_running_loop) /* before 3.12 (running_loop.c) */                  \
     X(holder_type)      /* likewise */                                      \
     X(greenlet_hook)    /* how a greenlet waits (greenlet.c) */             \

@@ -110,6 +110,12 @@ mark_task(ScLoop *loop, PyObject *task, PyObject *context)
     return none ? 0 : -1;
 }
 
+int
+sc_task_adopt(ScLoop *self, PyObject *task, PyObject *context)
+{
+    return mark_task(self, task, context);
+}
+
 /* -- making tasks ------------------------------------------------------- */
 
 /* Task(coro, loop=self, **the keywords given). */

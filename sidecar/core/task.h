@@ -18,6 +18,10 @@ PyObject *sc_loop_create_future(ScLoop *self, PyObject *ignored);
  * factory.  Marks must be set (loop_run.h).  New reference, or NULL. */
 PyObject *sc_task_start(ScLoop *self, PyObject *coro, PyObject *context);
 
+/* A call's task that goes on without its caller: marked as if the loop had
+ * been asked to make it.  0, or -1 with an error set. */
+int sc_task_adopt(ScLoop *self, PyObject *task, PyObject *context);
+
 /* The mark's task has ended. */
 void sc_mark_task_ended(PyObject *mark);
 

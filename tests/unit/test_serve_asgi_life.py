@@ -135,7 +135,7 @@ def test_what_follows_the_response_is_of_the_request_and_not_bound_by_it():
     wait_for(lambda: ends == ["cancelled"], "what it left behind ends with it")
 
 
-def test_an_application_that_is_cancelled_before_it_begins():
+def test_a_request_that_cannot_begin_leaves_nothing():
     begun: list[bool] = []
 
     @of_http
@@ -144,21 +144,70 @@ def test_an_application_that_is_cancelled_before_it_begins():
 
     from sidecar._serve_asgi_cycle import Cycle
 
-    application = ASGIApplication(app)
-    life = application._lifespan.wait()
+    life = ASGIApplication(app)._lifespan.wait()
     cycle = Cycle(app, environ(), life)
+    sidecar.shutdown()
+    with pytest.raises(sidecar.BridgeClosedError):
+        cycle.run()
+    assert (begun, life.running, cycle.task) == ([], set(), None)
 
-    async def cancelled() -> None:
-        task = asyncio.ensure_future(cycle.begin())
+
+def test_one_task_from_its_first_step_to_its_last():
+    tasks: list[Any] = []
+    counts: list[int] = []
+    gone = threading.Event()
+
+    @of_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        tasks.append(asyncio.current_task())
+        await start(send)
+        await say(send, b"1", more=True)
+        tasks.append(asyncio.current_task())
         await asyncio.sleep(0)
-        assert cycle.task is not None
-        cycle.task.cancel()  # as the end of a request does with all that it has begun
-        task.cancel()
-        await asyncio.wait({task})
+        tasks.append(asyncio.current_task())
+        await say(send)
+        counts.append(sidecar.get_bridge().stats()["calls"])
+        while not gone.is_set():
+            await asyncio.sleep(0.001)
+        tasks.append(asyncio.current_task())
+        counts.append(sidecar.get_bridge().stats()["calls"])
 
-    sidecar.run_sync(cancelled())
-    assert begun == []
-    assert life.running == set()
+    application = ASGIApplication(app)
+    assert requested.serve(application, environ()).text == "1"
+    assert sidecar.get_bridge().stats()["tasks"] == 1
+    gone.set()
+    wait_for(lambda: sidecar.get_bridge().stats()["tasks"] == 0, "it is counted until its end")
+    assert len(tasks) == 4
+    assert len(set(map(id, tasks))) == 1
+    assert counts[1] == 0  # nobody waits for it any more
+    assert application._lifespan.life is not None
+    assert application._lifespan.life.running == set()
+
+
+def test_a_task_of_the_application_may_send_for_it():
+    @of_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def stream() -> None:
+            await start(send)
+            for number in range(3):
+                await say(send, b"%d" % number, more=True)
+                await asyncio.sleep(0)
+            await say(send)
+
+        await asyncio.gather(stream(), asyncio.sleep(0.01))
+
+    assert serve(app).text == "012"
+
+
+def test_what_an_application_raises_in_the_step_of_its_last_word_is_logged(caplog):
+    @of_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await say(send, b"all")
+        raise KeyError("afterwards")
+
+    assert serve(app).text == "all"
+    assert "failed after its response" in caplog.text
 
 
 def test_many_at_once():
