@@ -146,6 +146,7 @@ sc_lifecycle_post_fork(void)
         exit(1);
     }
     sc_metrics_start(main_api);
+    sc_stopping_init(main_api);
     sc_watchdog_start();
     sc_attachment_end(attachment);
     started_pid = getpid();
@@ -217,6 +218,7 @@ sc_lifecycle_atexit(void)
     /* Its other threads accept no more. */
     uwsgi.workers[uwsgi.mywid].manage_next_request = 0;
     ScAttachment attachment = sc_attachment_begin();
+    sc_stopping_join();
     if (starts_later()) {
         stop_on_another_thread();
     }

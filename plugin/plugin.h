@@ -91,6 +91,19 @@ void sc_lifecycle_post_fork(void);
  * --sidecar-shutdown-timeout. */
 void sc_lifecycle_atexit(void);
 
+/* --- stopping.c -------------------------------------------------------- */
+
+/* In each worker, before the watchdog starts. */
+void sc_stopping_init(const Sidecar_API *api);
+
+/* The watchdog's: tell the bridge, once, if the worker was asked to stop.
+ * Detached. */
+void sc_stopping_look(void);
+
+/* Wait for who tells it; there is none once the watchdog has been stopped.
+ * Attached; detaches while it waits. */
+void sc_stopping_join(void);
+
 /* --- request.c --------------------------------------------------------- */
 
 /* What belongs to an application's interpreter. */

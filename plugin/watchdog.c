@@ -119,6 +119,7 @@ look(time_t *told)
         tell_lines();
     }
     sc_metrics_update();
+    sc_stopping_look();
 }
 
 /* Four looks a second; the master looks once. */

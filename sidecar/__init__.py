@@ -20,6 +20,7 @@ from sidecar._lifespan import on_worker_start, on_worker_stop
 from sidecar._limits import limit
 from sidecar._loop import Loop
 from sidecar._resource import Resource, resource
+from sidecar._stopping import is_stopping, stopping
 from sidecar._wrappers import enter_context, to_async, to_sync, wrap_context
 from sidecar.errors import (
     BridgeClosedError,
@@ -55,12 +56,14 @@ __all__ = [
     "gather",
     "get_bridge",
     "is_running",
+    "is_stopping",
     "limit",
     "on_worker_start",
     "on_worker_stop",
     "resource",
     "run_sync",
     "shutdown",
+    "stopping",
     "stream",
     "submit",
     "to_async",

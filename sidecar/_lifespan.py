@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sidecar import _core
 from sidecar._pool import WorkerPool
+from sidecar._stopping import Stopping
 from sidecar._support import logger
 from sidecar.errors import BridgeClosedError
 
@@ -86,7 +87,7 @@ def on_worker_start(fn: Any = None, /, *, bridge: Sidecar | None = None) -> Any:
     (_default_hooks if bridge is None else bridge._hooks).start.append(hook)
     # Registered before the look: a bridge that starts meanwhile finds it, and one of the two has it first.
     present = default_bridge() if bridge is None else bridge
-    life = _present_lifespan(present)
+    life = present_lifespan(present)
     if present is not None and life is not None:
         life.run_start_hooks(present, [hook])
     return fn
@@ -131,7 +132,7 @@ def default_bridge() -> Sidecar | None:
         return None
 
 
-def _present_lifespan(bridge: Sidecar | None) -> Lifespan | None:
+def present_lifespan(bridge: Sidecar | None) -> Lifespan | None:
     """Of its loop, where it runs; it is not started for this."""
     try:
         return bridge.get_loop()._lifespan if bridge is not None and bridge.is_running() else None
@@ -157,6 +158,7 @@ class Lifespan:
         self.makings: dict[Resource[Any], Making] = {}
         self.kept: list[Making] = []
         self.closing = False
+        self.stopping = Stopping()
         self._begun: dict[Hook, object] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._stopping = False
@@ -224,7 +226,9 @@ class Lifespan:
         with self._changed:
             first = not self._stopping
             self._stopping = True
-            return first
+        if first:
+            self.stopping.tell()
+        return first
 
     def _wait_for_starts(self, seconds: float) -> None:
         """What a start hook does in another thread just now comes before what the stop hooks undo."""

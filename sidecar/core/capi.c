@@ -57,6 +57,16 @@ worker_stop(const Sidecar_API *Py_UNUSED(api), double timeout)
     return stopped != NULL ? 0 : -1;
 }
 
+static int
+worker_stopping(const Sidecar_API *Py_UNUSED(api), double seconds)
+{
+    PyObject *tell = sc_state_import("sidecar._stopping", "begin");
+    PyObject *none = tell ? PyObject_CallFunction(tell, "d", seconds) : NULL;
+    Py_XDECREF(tell);
+    Py_XDECREF(none);
+    return none != NULL ? 0 : -1;
+}
+
 /* New reference, or NULL: there is none; an error may be set. */
 static PyObject *
 header_of(Sidecar_Text text)
@@ -260,6 +270,7 @@ sc_capi_init(PyObject *module)
                 .request_show = request_show,
                 .request_calls = request_calls,
                 .counters = counters,
+                .worker_stopping = worker_stopping,
             },
         .st = sc_state_of_module(module),
     };

@@ -110,6 +110,45 @@ mark_task(ScLoop *loop, PyObject *task, PyObject *context)
     return none ? 0 : -1;
 }
 
+/* What _callbacks has of it: pairs, the callback first. */
+static bool
+is_unowned_mark(ScState *st, PyObject *entry)
+{
+    PyObject *callback = PyTuple_Check(entry) && PyTuple_GET_SIZE(entry) > 0
+                             ? PyTuple_GET_ITEM(entry, 0)
+                             : entry;
+    if (!Py_IS_TYPE(callback, st->mark_type)) {
+        return false;
+    }
+    ScOwner *owner = ((ScMark *)callback)->work.owner;
+    return owner == NULL || owner->detached;
+}
+
+static PyObject *
+is_background(PyObject *module, PyObject *task)
+{
+    ScState *st = sc_state_of_module(module);
+    PyObject *callbacks = PyObject_GetAttrString(task, "_callbacks");
+    if (callbacks == NULL) {
+        return NULL;
+    }
+    bool found = false;
+    if (PyList_Check(callbacks)) {
+        for (Py_ssize_t i = 0; !found && i < PyList_GET_SIZE(callbacks); i++) {
+            found = is_unowned_mark(st, PyList_GET_ITEM(callbacks, i));
+        }
+    }
+    Py_DECREF(callbacks);
+    return PyBool_FromLong(found);
+}
+
+static PyMethodDef task_functions[] = {
+    {"_is_background", is_background, METH_O,
+     "_is_background(task, /)\n--\n\n"
+     "Whether the task was made on a bridge, and for no request."},
+    {NULL, NULL, 0, NULL},
+};
+
 int
 sc_task_adopt(ScLoop *self, PyObject *task, PyObject *context)
 {
@@ -249,6 +288,9 @@ int
 sc_task_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
+    if (PyModule_AddFunctions(module, task_functions) < 0) {
+        return -1;
+    }
     st->empty_context = PyContext_New();
     st->kw_loop = PyTuple_Pack(1, st->str_loop);
     st->kw_context = PyTuple_Pack(1, st->str_context);

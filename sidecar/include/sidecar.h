@@ -144,6 +144,13 @@ typedef struct Sidecar_API {
      * interpreter lives. */
     void (*counters)(const struct Sidecar_API *api, long long *values,
                      size_t count);
+
+    /* The server has asked the worker to stop, and lets its requests end:
+     * what runs in the background is told (sidecar.stopping).  In `seconds`,
+     * if that is not negative, it is cancelled: the server will end the worker
+     * soon then, whatever it does.  Once; harmless where nothing was started.
+     * Attached.  0, or -1 with a Python error set. */
+    int (*worker_stopping)(const struct Sidecar_API *api, double seconds);
 } Sidecar_API;
 
 /* Whether the Sidecar at hand has a function that this header names. */

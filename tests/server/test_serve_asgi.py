@@ -319,10 +319,20 @@ def test_without_a_lifespan(start):
 
 def test_a_startup_that_fails_ends_the_worker(start, kind):
     server = start("asgi_served:app", ready=False, SIDECAR_TEST_STARTUP="fails")
-    server.allow(r"\[ERROR\]", "SystemExit", "HaltServer")
+    # uWSGI starts the worker over and over: the test's SIGINT may find it in the middle of its exit.
+    server.allow(r"\[ERROR\]", "SystemExit", "HaltServer", "KeyboardInterrupt")
     wait_for(lambda: "the ASGI application could not start: announced failure" in server.log, "the reason is logged")
     if not kind.startswith("uwsgi"):
         assert server.wait() == 3
+
+
+def test_a_startup_that_fails_ends_the_server_that_needs_its_application(start, kind):
+    if not kind.startswith("uwsgi"):
+        pytest.skip("gunicorn always does")
+    server = start("asgi_served:app", ready=False, other_moment=True, SIDECAR_TEST_STARTUP="fails")
+    server.allow("SystemExit", "OOPS ! failed loading app")
+    assert server.wait() == 22
+    assert "need-app requested, destroying the instance" in server.log
 
 
 @pytest.mark.parametrize(
