@@ -114,11 +114,26 @@ wrap_in_middleware(PyObject *callable, PyObject *policy)
     return wrapped;
 }
 
+/* The API of the interpreter that is attached, whose bridge will have the
+ * options; the main interpreter's has them from before the fork.  NULL with a
+ * Python error set. */
+static const Sidecar_API *
+import_api(void)
+{
+    const Sidecar_API *api = Sidecar_Import();
+    PyObject *options = api ? sc_options_bridge_arguments() : NULL;
+    if (options == NULL || api->bridge_configure(api, options) < 0) {
+        api = NULL;
+    }
+    Py_XDECREF(options);
+    return api;
+}
+
 /* 0, or -1 with a Python error set. */
 static int
 make_app(ScApp *made, const struct uwsgi_app *bare)
 {
-    const Sidecar_API *api = Sidecar_Import();
+    const Sidecar_API *api = import_api();
     *made = (ScApp){.guarded = *bare};
     made->guarded.callable = NULL;
     made->policy =

@@ -128,11 +128,11 @@ MOUNTS = [
 
 @pytest.fixture
 def start_mounts(serve, uwsgi):
-    def start(*lines: str, **variables: str):
+    def start(*lines: str, mounts: list[str] = MOUNTS, **variables: str):
         files = {
             "options_app.py": APP,
             "second_app.py": APP,
-            "uwsgi.ini": "\n".join(["[uwsgi]", *MOUNTS, *lines, ""]),
+            "uwsgi.ini": "\n".join(["[uwsgi]", *mounts, *lines, ""]),
         }
         command = uwsgi.command("--ini", "uwsgi.ini")
         return serve(*command, environment={**uwsgi.environment, **variables}, files=files).wait_ready("/plain")
@@ -155,15 +155,24 @@ def test_the_root_is_a_mountpoint_and_a_deadline_can_be_taken_away(start_mounts)
     assert "no application is mounted there" not in server.log
 
 
+@pytest.mark.parametrize("lazy", [[], ["lazy-apps = true"]], ids=["preforked", "lazy"])
+def test_the_bridge_of_another_interpreter_has_the_same_options(start_mounts, lazy):
+    # Without a master uWSGI itself ends with Python's fatal error "remaining subinterpreters".
+    options = ["master = true", "sidecar-workers = 3", "sidecar-shutdown-timeout = 2"]
+    server = start_mounts(*lazy, *options, mounts=MOUNTS[1:])
+    shown = [server.get(path).json() for path in ("/", "/api")]
+    assert [(each["workers"], each["shutdown_timeout"]) for each in shown] == [(3, 2.0)] * 2
+    assert "runs in a sub-interpreter of its own" in server.log
+
+
 @pytest.mark.parametrize("lazy", [False, True], ids=["preforked", "lazy"])
 def test_a_mountpoint_without_an_application_is_said_once(start_mounts, lazy):
     lines = ["sidecar-mount = /shop trust=always", "master = true", "processes = 2", "sidecar-mount = /api deadline=3"]
     server = start_mounts(*lines, *(["lazy-apps = true"] if lazy else []))
     alarm = "[sidecar] sidecar-mount = /shop trust=always: no application is mounted there (yet)"
     wait_for(lambda: alarm in server.log, "the first worker says so")
-    # A worker that is told to end while it imports its application shows a traceback.
-    loads = 4 if lazy else 2
-    wait_for(lambda: server.log.count("WSGI app ") == loads, "all applications are loaded")
+    # A worker that is told to end while it starts shows a traceback.
+    wait_for_workers(server)
     assert server.stop() == 0
     assert server.log.count("no application is mounted there") == 1
 
