@@ -69,7 +69,7 @@ def _present_loop() -> Any:
 
 
 def is_stopping() -> bool:
-    """Whether this worker was asked to stop: by uWSGI, or by ``shutdown()`` of its own bridge.
+    """Whether this worker was asked to stop: by uWSGI, gunicorn, or by ``shutdown()`` of its own bridge.
 
     False where that bridge does not run. A response that would go on for long, as a stream of events does, may end
     by it; else the server waits for it as long as its patience lasts.

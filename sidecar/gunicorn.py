@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sidecar
-from sidecar import _options, _support
+from sidecar import _options, _stopping, _support
 
 __all__ = ["configure", "post_fork", "worker_exit"]
 
@@ -69,6 +69,8 @@ def post_fork(server: Any, worker: Any) -> None:
     wrap: Any = sidecar.ASGIMiddleware if kinds & _ASGI else sidecar.WSGIMiddleware
     _wrap_loader(worker, bool(kinds & _PATCHING), functools.partial(wrap, **options), wrap)
     _ensure_drain(server)
+    if kinds & _THREADED and not kinds & _PATCHING:
+        _tell_stopping(worker)
     if kinds & (_THREADED | _ASGI):
         sidecar.get_bridge().start()
     elif not kinds & _PATCHING:
@@ -116,6 +118,22 @@ def _wrap_loader(worker: Any, starts: bool, wrap: Callable[[Any], Any], wrapped:
                 setattr(worker, name, wrap(application))
 
     worker.load_wsgi = load_wsgi
+
+
+def _tell_stopping(worker: Any) -> None:
+    """Have the bridge told when gunicorn asks the worker to end its requests and go (SIGTERM)."""
+    handle_exit = worker.handle_exit
+    # Of gunicorn's patience, as long as a shutdown has for the clean-up, and a second.
+    seconds = max(worker.cfg.graceful_timeout - sidecar.get_bridge()._shutdown_timeout - 1.0, 0.0)
+
+    @functools.wraps(handle_exit)
+    def handle_exit_and_tell(*signal: Any) -> None:
+        handle_exit(*signal)
+        # What the signal has interrupted may hold the lock that this takes.
+        _support.start_thread(functools.partial(_stopping.begin, seconds), "sidecar-stopping")
+
+    # Before the worker installs it as its handler.
+    worker.handle_exit = handle_exit_and_tell
 
 
 def _ensure_drain(server: Any) -> None:

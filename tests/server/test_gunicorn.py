@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 
@@ -129,6 +130,18 @@ def test_a_stop_while_a_request_waits(start, kind):
     client = server.leave_request("/sleep", until="asleep")
     server.stop(signal.SIGTERM, seconds=15)
     client.close()
+
+
+@pytest.mark.parametrize("kind", WORKERS)
+def test_a_stream_may_end_when_the_worker_is_asked_to_stop(serve, gunicorn_command, gunicorn_environment, kind):
+    options = ["--workers", "1", *WORKERS[kind], "-c", "python:sidecar.gunicorn"]
+    command = gunicorn_command(*options, "stopping:application")
+    server = serve(*command, environment=gunicorn_environment)
+    server.wait_ready()
+    with contextlib.closing(server.leave_request("/stream", until="streaming")) as client:
+        server.send(signal.SIGTERM)
+        assert client.getresponse().read().endswith(b"goodbye\n")
+    assert server.wait() == 0
 
 
 def test_another_worker_class_is_said_to_be_uncovered(serve, gunicorn_command, gunicorn_environment):
