@@ -42,6 +42,21 @@ find_version(const char *cflags, char *version, size_t size)
     }
 }
 
+/* A plugin for pyuwsgi names the file of that module as a library it needs.
+ * Loaded by another copy of it, it would have brought in its own, where no
+ * uWSGI runs: nothing is set there. */
+static void
+check_copy(void)
+{
+    if (uwsgi.page_size == 0) {
+        uwsgi_log("[sidecar] this plugin was built for pyuwsgi in another "
+                  "place (%s) than the one that runs. Build it for this one: "
+                  "python -m sidecar uwsgi-plugin --uwsgi PATH\n",
+                  SIDECAR_UWSGI_PATH);
+        exit(1);
+    }
+}
+
 static void
 check_uwsgi(void)
 {
@@ -82,6 +97,7 @@ check_python(void)
 void
 sc_abi_check(void)
 {
+    check_copy();
     check_uwsgi();
     check_python();
 }

@@ -57,6 +57,8 @@ if "--extra-plugin" in sys.argv:
     _sources = Path(sys.argv[sys.argv.index("--extra-plugin") + 1]).resolve()
     _flags = os.environb[b"UWSGI_PLUGINS_BUILDER_CFLAGS"].decode("latin-1")
     GCC_LIST = sorted(path.stem for path in _sources.glob("*.c"))
-    CFLAGS = options_of(load_recipe(_sources), _sources, Path(".uwsgi_plugins_builder").resolve(), _flags)
+    _recipe = load_recipe(_sources)
+    CFLAGS = options_of(_recipe, _sources, Path(".uwsgi_plugins_builder").resolve(), _flags)
+    LIBS = [shlex.quote(path) for path in _recipe.libraries(_flags)]
     # Where Python is a plugin of uWSGI's, it is loaded first.
     REQUIRES = [] if "ULEP(python)" in _flags else ["python3"]

@@ -8,6 +8,7 @@ a hash of both: it refuses any other uWSGI.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import shlex
@@ -164,6 +165,23 @@ def find_compiler() -> list[str]:
     )
 
 
+def libraries(cflags: str) -> list[str]:
+    """What the plugin is linked with: nothing, as uWSGI's names are there when it is loaded.
+
+    Only pyuwsgi is an extension module, whose names Python keeps from other libraries; so the plugin says that it
+    needs that very file, which is loaded already.
+    """
+    if "ULEP(pyuwsgi)" not in cflags:
+        return []
+    found = importlib.util.find_spec("pyuwsgi")
+    if found is None or found.origin is None:
+        raise BuildError(
+            f"this uWSGI is pyuwsgi, and {sys.executable} has none: build the plugin with the Python in whose "
+            "environment pyuwsgi is, where sidecar is installed too"
+        )
+    return [str(Path(found.origin).absolute())]
+
+
 def write_stand_ins(folder: Path) -> None:
     for name, text in STAND_INS.items():
         path = folder / name
@@ -196,7 +214,7 @@ def compile_plugin(work: Path, header: str, cflags: str, uwsgi: Path, strict: bo
         *WARNINGS, *(["-Werror"] if strict else []),
         "-isystem", str(work / "uwsgi"), "-isystem", str(find_python_header()),
         "-idirafter", str(work / "stand-ins"), f"-I{sources}", f"-I{include}",
-        *sorted(str(path) for path in sources.glob("*.c")), "-o", str(built),
+        *sorted(str(path) for path in sources.glob("*.c")), *libraries(cflags), "-o", str(built),
     ]
     # fmt: on
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -85,6 +85,7 @@ class Server:
         self.socket = folder / "socket"
         self.log_path = folder / "log"
         self.allowed: list[str] = []
+        self.answered: list[str] = []
         self.pids: set[int] = set()
         self.command = [part.replace("{socket}", str(self.socket)) for part in command]
         with open(self.log_path, "wb") as log:
@@ -105,7 +106,9 @@ class Server:
             given = {name.replace("_", "-"): text for name, text in headers.items()}
             connection.request("GET", path, headers=given)
             answer = connection.getresponse()
-            return Response(answer.status, answer.getheaders(), answer.read())
+            response = Response(answer.status, answer.getheaders(), answer.read())
+            self.answered.append(path)
+            return response
         finally:
             connection.close()
 
@@ -226,6 +229,15 @@ def wait_drained(server: Server, pids: set[int]) -> None:
         f"workers {pids} drained; log:\n{server.log}",
         10,
     )
+
+
+def wait_logged(server: Server) -> None:
+    """Until uWSGI has logged, in its own format, each answer that ``get`` has had.
+
+    A client has its answer before the worker has left the request; a worker that is told to end just then drains
+    nothing.
+    """
+    wait_for(lambda: server.log.count(" => generated ") >= len(server.answered), "the answers are logged")
 
 
 def wait_for_workers(server: Server, workers: int) -> set[int]:

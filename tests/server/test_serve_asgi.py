@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import wait_for
 from server.conftest import stand_ins
-from server.process import Connection, Response, Server
+from server.process import Connection, Response, Server, wait_logged
 
 CONFIG = {"gunicorn.conf.py": "from sidecar.gunicorn import post_fork\n"}
 SERVERS = [*(f"uwsgi:{binary}" for binary in stand_ins()), "gthread", "sync"]
@@ -294,13 +294,15 @@ def test_a_task_left_behind_ends_with_the_request(raw):
 
 
 @pytest.mark.parametrize("other_moment", [False, True])
-def test_the_lifespan(start, other_moment):
+def test_the_lifespan(start, kind, other_moment):
     raw = start("asgi_served:app", other_moment=other_moment)
     for _ in range(2):
         state = raw.get("/state").json()
         assert state["made_in"] == state["pid"]
         assert state["bridge"] and state["copied"]
         assert state["started"] == 1
+    if kind.startswith("uwsgi"):
+        wait_logged(raw)
     assert raw.stop(signal.SIGTERM) == 0
     assert (raw.folder / f"stopped-{state['pid']}").exists()
 

@@ -14,6 +14,7 @@ from server.process import (
     leave_background_tasks,
     wait_drained,
     wait_for_workers,
+    wait_logged,
 )
 
 REQUESTS = 200
@@ -50,6 +51,7 @@ def test_matrix(serve, uwsgi, options, prefixes, processes):
     for prefix in prefixes:
         check_workers(server, prefix)
     pids = leave_background_tasks(server, processes, prefixes[0])
+    wait_logged(server)
     # SIGTERM drains (die-on-term); without a master it ends the one worker just so.
     server.stop(signal.SIGTERM)
     wait_drained(server, pids)
@@ -142,6 +144,7 @@ def test_a_stop_drains(serve, uwsgi, number):
     command.remove("--die-on-term")
     server = serve(*command, environment=uwsgi.environment).wait_ready()
     pids = leave_background_tasks(server, 2)
+    wait_logged(server)
     server.stop(number)
     wait_drained(server, pids)
 

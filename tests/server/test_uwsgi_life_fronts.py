@@ -266,7 +266,9 @@ disable-logging = true
 
 def test_an_emperor_with_two_vassals(serve, uwsgi, threads):
     """One is reloaded by a touch, and then goes with its file; requests of the other one flow on."""
-    command = [str(uwsgi.binary), "--emperor", ".", "--emperor-freq", "1", "--die-on-term"]
+    # pyuwsgi's emperor would start the interpreter without it.
+    command = [str(uwsgi.binary), "--emperor-wrapper", str(uwsgi.binary)]
+    command += ["--emperor", ".", "--emperor-freq", "1", "--die-on-term"]
     server = serve(*command, environment=uwsgi.environment)
     for name in ("one", "two"):
         write_vassal(uwsgi, server.folder, name, threads)
