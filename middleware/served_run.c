@@ -14,12 +14,20 @@ sc_served_hold(ScServed *self)
     }
 }
 
-/* Let the thread go on with it; the application stands still. */
+/* Let the thread go on with it; the application stands still.  From then on
+ * the thread looks for more by itself, while the loop's owner may be another:
+ * what it looks into is there before. */
 static void
 give_event(ScServed *self)
 {
     PyObject *event = self->event;
     self->event = NULL;
+    if (self->events == NULL) {
+        self->events = PyObject_CallNoArgs(self->st->deque);
+    }
+    if (self->events == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
     if (sc_call_release(self->call, event) && self->complete) {
         /* The server ends the request now, but what follows the response is
          * the application's, and of this request. */

@@ -33,7 +33,17 @@
       "how many run_sync calls and streams may be in flight in each " \
       "worker; one more is answered with 503 (default: any number)") \
     X(max_queue, "sidecar-max-queue", COUNT, 0, 0, \
-      "how many jobs may wait for one of these threads (default: 65536)") \
+      "how many jobs may wait for one of these threads, and how many " \
+      "calls of run_cpu for a worker of theirs (default: 65536)") \
+    X(queue_wait, "sidecar-queue-wait", SECONDS, 0, 3600, \
+      "how many seconds a job waits for room in that queue, in turn, " \
+      "before it is refused (default: 0)") \
+    X(cpu, "sidecar-cpu", TEXT, 0, 0, \
+      "where run_cpu runs: auto, threads, interpreters, processes, or a " \
+      "cluster of Dask's (dask://host:port) (default: auto)") \
+    X(cpu_workers, "sidecar-cpu-workers", COUNT, 1, 0, \
+      "how many calls of run_cpu may run at a time in each worker " \
+      "(default: as many as it may use processors)") \
     X(name, "sidecar-name", TEXT, 0, 0, \
       "the name of each worker's bridge, in thread names (its first 8 " \
       "characters) and messages (default: Sidecar)") \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar import errors
 from sidecar._bridge import Sidecar, is_running, shutdown
-from sidecar._calls import gather, stream, submit
+from sidecar._calls import gather, run_cpu, stream, submit
 from sidecar._core import (
     ASGIMiddleware,
     Policy,
@@ -26,10 +26,16 @@ from sidecar.errors import (
     BridgeClosedError,
     CallTimeoutError,
     ClientDisconnected,
+    CpuEngineError,
+    CpuPickleError,
+    CpuRemoteError,
+    CpuWorkerDied,
     DeadlineExceeded,
     DeadlockError,
+    ForkRefusedError,
     NoCallerError,
     Overloaded,
+    QueueFull,
     SidecarError,
 )
 
@@ -38,12 +44,18 @@ __all__ = [
     "BridgeClosedError",
     "CallTimeoutError",
     "ClientDisconnected",
+    "CpuEngineError",
+    "CpuPickleError",
+    "CpuRemoteError",
+    "CpuWorkerDied",
     "DeadlineExceeded",
     "DeadlockError",
+    "ForkRefusedError",
     "Loop",
     "NoCallerError",
     "Overloaded",
     "Policy",
+    "QueueFull",
     "Request",
     "Resource",
     "Sidecar",
@@ -61,6 +73,7 @@ __all__ = [
     "on_worker_start",
     "on_worker_stop",
     "resource",
+    "run_cpu",
     "run_sync",
     "shutdown",
     "stopping",

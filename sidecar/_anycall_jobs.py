@@ -19,9 +19,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sidecar import _core
+from sidecar._envelope import pack, with_time_left
 from sidecar._pool import WorkerPool
 from sidecar._support import logger, native_lock
 from sidecar._wrap_common import cut
+from sidecar.cpu import far
+from sidecar.cpu.executors import runs_threads
 from sidecar.errors import CallTimeoutError
 
 __all__ = [
@@ -224,11 +227,23 @@ class Job:
 
     def submit(self, executor: concurrent.futures.Executor) -> concurrent.futures.Future[Any]:
         self._line = _line_of(executor)
-        if _runs_threads(executor):
+        if runs_threads(executor):
             return executor.submit(contextvars.copy_context().run, self)
         self._bare = True
         self._begun = self._asked  # its start shows nowhere
-        return executor.submit(self._call)
+        request = _core.current()
+        if request is None:
+            return executor.submit(self._call)
+        return executor.submit(far.run, with_time_left(pack(request), request), self._call, (), {})
+
+    async def through_executor(self, executor: concurrent.futures.Executor) -> Any:
+        """Its ``submit()`` may wait, which the loop must not: that is done on the bridge's pool."""
+        sending = _Sending(self, executor)
+        try:
+            sent = await _core.get_bridge()._on_pool(None, sending)
+            return await asyncio.wrap_future(sent)
+        finally:
+            sending.give_up()
 
     def through_bridge(self) -> Awaitable[Any]:
         bridge = _core.get_bridge()
@@ -256,12 +271,31 @@ class Job:
         self._left_alone = True
 
 
-def _runs_threads(executor: concurrent.futures.Executor) -> bool:
-    if not isinstance(executor, (concurrent.futures.ThreadPoolExecutor, _core.Pool)):
-        return False
-    # Since 3.14 there are thread pools whose threads are other interpreters: nothing but bare calls gets there.
-    foreign = getattr(concurrent.futures, "InterpreterPoolExecutor", None)
-    return foreign is None or not isinstance(executor, foreign)
+class _Sending:
+    """A job on its way to an executor whose ``submit()`` may wait. Given up, its future is cancelled when it comes."""
+
+    def __init__(self, job: Job, executor: concurrent.futures.Executor) -> None:
+        self._job = job
+        self._executor = executor
+        self._future: concurrent.futures.Future[Any] | None = None
+        self._given_up = False
+
+    def __call__(self) -> concurrent.futures.Future[Any]:
+        self._future = future = self._job.submit(self._executor)
+        if self._given_up:
+            future.cancel()
+        return future
+
+    def give_up(self) -> None:
+        self._given_up = True
+        if self._future is not None:
+            self._future.cancel()
+
+
+def _may_wait(executor: concurrent.futures.Executor) -> bool:
+    """Whether its ``submit()`` may take long: not in the standard library's, nor in ours."""
+    known = (concurrent.futures.ThreadPoolExecutor, _core.Pool)
+    return not isinstance(executor, known)
 
 
 def _nested_pool() -> WorkerPool:
@@ -274,7 +308,13 @@ def _nested_pool() -> WorkerPool:
 async def asyncio_offload(job: Job, executor: concurrent.futures.Executor | None) -> None:
     """Until the job is through; ``CallAnyTimeout`` when it is late. ``job.take()`` has the outcome."""
     executor = job.lender(_nested_pool) or executor
-    on_thread = job.through_bridge() if executor is None else asyncio.wrap_future(job.submit(executor))
+    on_thread: Awaitable[Any]
+    if executor is None:
+        on_thread = job.through_bridge()
+    elif _may_wait(executor):
+        on_thread = job.through_executor(executor)
+    else:
+        on_thread = asyncio.wrap_future(job.submit(executor))
     try:
         job.keep(await (on_thread if job.timeout is None else _while_in_time(job, on_thread)))
     except BaseException:
@@ -361,7 +401,15 @@ async def _on_executor_in_trio(job: Job, executor: concurrent.futures.Executor) 
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(through.set)
 
-    future = job.submit(executor)
+    if _may_wait(executor):
+        sending = _Sending(job, executor)
+        try:
+            future = await trio.to_thread.run_sync(sending, abandon_on_cancel=True)
+        except BaseException:
+            sending.give_up()
+            raise
+    else:
+        future = job.submit(executor)
     future.add_done_callback(tell)
     try:
         while not through.is_set():

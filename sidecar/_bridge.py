@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
 import contextvars
 import os
 import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,11 +18,13 @@ from sidecar import _core, _lifespan, _resource, _wrappers
 from sidecar._gather import gather
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
 from sidecar._loop import BridgeLoop
-from sidecar._pool import WorkerPool
+from sidecar._pool import PatientPool, WorkerPool
 from sidecar._streams import source_of
 from sidecar._submit import Submitted, submit
 from sidecar._support import is_patched_by_gevent, logger, start_thread
 from sidecar._wind_up import wind_up
+from sidecar.cpu.map import ordered
+from sidecar.cpu.run import Cpu, RunCpu
 from sidecar.errors import BridgeClosedError, CallTimeoutError, DeadlockError
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
-    from sidecar._call_types import _OnWorker, _ResourceOf, _StreamOf, _Submit
+    from sidecar._call_types import _OnWorker, _ResourceOf, _Stats, _StreamOf, _Submit
     from sidecar._wrap_context import _Source
     from sidecar._wrap_types import _ToAsync, _ToSync
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Sidecar", "is_running", "shutdown"]
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 _OPEN, _CLOSING, _CLOSED = range(3)
 
@@ -56,8 +60,16 @@ class Sidecar(_core.Bridge):
     cleanup_timeout: seconds that a call cancelled by its time-out gets to clean up.
     shutdown_timeout: seconds that exit gives the bridge.
     max_calls: how many ``run_sync`` calls and streams may be in flight at a time; ``None``: any number.
-    max_queue: how many jobs may wait for a thread of the pool; ``None``: 65,536. What comes on top of either
-        gets ``Overloaded`` at once.
+    max_queue: how many jobs may wait for a thread of the pool, and how many calls of ``run_cpu`` for a worker;
+        ``None``: 65,536. What comes on top of any of these gets ``Overloaded`` at once, or, of a queue, its kind
+        ``QueueFull``.
+    queue_wait: seconds that a job waits for room in the pool's queue first, in turn; never beyond the request's
+        deadline. In a coroutine its loop goes on meanwhile; nobody waits on a thread that runs an event loop,
+        nor in ``loop.run_in_executor()``. 0: not at all.
+    cpu: where ``run_cpu`` runs: ``"threads"``, ``"interpreters"`` (Python 3.12 or later), ``"processes"``,
+        ``"dask://host:port"``, a ``concurrent.futures.Executor``; ``"auto"`` picks one of the first three.
+    cpu_workers: how many calls of ``run_cpu`` may run at a time; ``None``: as many as this process may use
+        processors.
 
     It starts with its first call or by ``start()``; in the child of a fork it is as new. Also a context
     manager, which shuts it down.
@@ -74,6 +86,9 @@ class Sidecar(_core.Bridge):
         shutdown_timeout: float = 5.0,
         max_calls: int | None = None,
         max_queue: int | None = None,
+        queue_wait: float = 0.0,
+        cpu: str | concurrent.futures.Executor = "auto",
+        cpu_workers: int | None = None,
     ) -> None:
         if workers is None:
             workers = min(32, (os.cpu_count() or 1) + 4)
@@ -89,6 +104,13 @@ class Sidecar(_core.Bridge):
         self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
         self._max_calls = -1 if max_calls is None else _count("max_calls", max_calls, 1)
         self._max_queue = 65536 if max_queue is None else _count("max_queue", max_queue, 0)
+        self._queue_wait = _seconds("queue_wait", queue_wait)
+        if self._queue_wait and not self._max_queue:
+            raise ValueError("queue_wait: nobody can wait for room where max_queue is 0")
+        cpu_workers = None if cpu_workers is None else _count("cpu_workers", cpu_workers, 1)
+        self._cpu = Cpu(cpu, cpu_workers, self._max_queue, name, self._daemon, self._shutdown_timeout)
+        # It holds the bridge, which must not hold it as well.
+        self._run_cpu: Callable[[], RunCpu | None] = lambda: None
         self._hooks = Hooks()
         _bridges.add(self)
 
@@ -102,7 +124,11 @@ class Sidecar(_core.Bridge):
 
     def _make_loop(self) -> BridgeLoop:
         """A new loop for C to publish; the pool's threads start with its first job."""
-        self._pool = WorkerPool(self._workers, f"{self._name[:8]}-work", self._max_queue)
+        name = f"{self._name[:8]}-work"
+        if self._queue_wait:
+            self._pool: WorkerPool = PatientPool(self._workers, name, self._max_queue, self._queue_wait)
+        else:
+            self._pool = WorkerPool(self._workers, name, self._max_queue)
         if is_patched_by_gevent():
             from sidecar import _gevent
 
@@ -216,6 +242,34 @@ class Sidecar(_core.Bridge):
         """``sidecar.to_sync`` on this bridge's loop."""
         return _wrappers.to_sync_of(self)
 
+    @property
+    def run_cpu(self) -> RunCpu:
+        """``sidecar.run_cpu`` on this bridge's engine."""
+        found = self._run_cpu()
+        if found is None:
+            found = RunCpu(self)
+            self._run_cpu = weakref.ref(found)
+        return found
+
+    def map(
+        self,
+        fn: Callable[[_Item], _T],
+        items: Iterable[_Item],
+        /,
+        *,
+        progress: bool = False,
+        in_flight: int | None = None,
+    ) -> Generator[_T, None, None]:
+        """``fn`` of each item by ``run_cpu``, many at a time; the results in the order of the items.
+
+        progress: show a bar, where ``tqdm`` is installed.
+        in_flight: how many items may be on their way ahead of the result that is waited for; ``None``: twice the
+            number of workers. The items are taken as they are needed.
+
+        It begins with the first result that is asked for. An error, or ``close()``, cancels the rest.
+        """
+        return ordered(self, fn, items, progress, in_flight)
+
     def wrap_context(self, source: _Source[_T], /) -> AbstractContextManager[_T]:
         """``sidecar.wrap_context`` on this bridge's loop."""
         return _wrappers.wrap_context(source, bridge=self)
@@ -265,8 +319,9 @@ class Sidecar(_core.Bridge):
 
     def _end(self, deadline: float) -> bool:
         if not self._close_begin():
-            return True
+            return self._cpu.stop(deadline)
         clean = self._drain(max(deadline - time.monotonic(), 0.0)) & self._stop_pool(deadline)
+        clean = self._cpu.stop(deadline) and clean
         loop, free = self._close_end(max(deadline - time.monotonic(), 0.1))
         if free:
             loop._finish()
@@ -300,23 +355,27 @@ class Sidecar(_core.Bridge):
             # This is a job of the pool itself.
             self._pool.shutdown(wait=False, cancel_futures=True)
             return True
-        if stuck:
-            jobs = "a job" if stuck == 1 else f"{stuck} jobs"
-            logger.warning("shutdown of %r: %s in its worker pool did not end in time", self, jobs)
+        for text in stuck:
+            logger.warning("shutdown of %r: a job in its worker pool did not end in time: %s", self, text)
         return not stuck
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> _Stats:
         """What it is busy with just now. Never starts it.
 
         ``calls`` in progress, ``run_sync``'s and streams' steps; background ``tasks``; of the pool its ``threads``,
         how many of them are ``idle``, and how many jobs are ``queued``; and how many calls and jobs it has
         ``refused`` since its start, by ``max_calls`` and ``max_queue``.
+
+        Of ``run_cpu``: ``cpu``, the engine, and ``cpu_reason``, why it is that one; how many calls are ``cpu_running``,
+        ``cpu_queued``, or ``cpu_orphans``, which run though nobody waits for them; and ``cpu_workers`` that are alive.
         """
+        cpu = self._cpu.stats()
         if not self.is_running():
-            return dict.fromkeys(("calls", "tasks", "threads", "idle", "queued", "refused"), 0)
+            return {"calls": 0, "tasks": 0, "threads": 0, "idle": 0, "queued": 0, "refused": 0, **cpu}
         loop: Any = self.get_loop()
         pool = self._pool
         return {
+            **cpu,
             "calls": loop._calls,
             "tasks": loop._tasks,
             "threads": pool.threads,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractAsyncContextManager
     from contextvars import Context
-    from typing import Any, Protocol, TypeVar, Union, overload
+    from typing import Any, Protocol, TypedDict, TypeVar, Union, overload
 
     from typing_extensions import ParamSpec
 
@@ -96,3 +96,19 @@ if TYPE_CHECKING:
         def __call__(self, fn: _Fn, /) -> _Fn: ...
         @overload
         def __call__(self) -> Callable[[_Fn], _Fn]: ...
+
+    class _CpuStats(TypedDict):
+        cpu: str
+        cpu_reason: str
+        cpu_running: int
+        cpu_queued: int
+        cpu_orphans: int
+        cpu_workers: int
+
+    class _Stats(_CpuStats):
+        calls: int
+        tasks: int
+        threads: int
+        idle: int
+        queued: int
+        refused: int

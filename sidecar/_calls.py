@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar._bridge import Sidecar
 from sidecar._core import frameless, get_bridge
+from sidecar.cpu.run import RunCpu
 
 if TYPE_CHECKING:
     from sidecar._call_types import _StreamOf, _Submit
 
-__all__ = ["gather", "stream", "submit"]
+__all__ = ["gather", "run_cpu", "stream", "submit"]
 
 
 def _stream(
@@ -48,3 +49,4 @@ def _as_method(function: Any, name: str) -> Any:
 gather.__doc__ = Sidecar.gather.__doc__
 stream: _StreamOf = _as_method(_stream, "stream")
 submit: _Submit = _as_method(_submit, "submit")
+run_cpu = RunCpu(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import logging
 import os
@@ -152,6 +153,20 @@ def cycle_text(chain: list[tuple[object, contextvars.Context | None]], by_lineag
     waits = ", whose loop is held by a thread that waits for ".join(names)
     end = "for which this thread works just now" if by_lineage else "whose loop is held by this thread"
     return f"this call would wait for itself: {waits}, {end}"
+
+
+def job_text(function: Any, first: Any, request: _core.Request | None, seconds: float) -> str:
+    """What a thread of a pool is in the middle of. ``function``: ``None`` once it has returned.
+
+    first: its first argument: a job that runs something in a context has it there.
+    """
+    while isinstance(function, functools.partial):
+        function, first = function.func, function.args[0] if function.args else first
+    if isinstance(getattr(function, "__self__", None), contextvars.Context) and callable(first):
+        return job_text(first, None, request, seconds)
+    what = "a callback of its future" if function is None else name_of(function)
+    whose = f" of request {request.id}" if request is not None else ""
+    return f"{what}{whose}, for {seconds:.1f} s"
 
 
 def _request_of(context: contextvars.Context | None) -> str:

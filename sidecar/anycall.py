@@ -51,7 +51,8 @@ def call_any(
         starts when it does; while it waits for a thread, the call gives up once no thread has come free for
         ``timeout`` seconds.
     executor: where sync functions run that leave the caller's thread; by default the bridge's pool, and in Trio
-        Trio's own threads. An executor that is no thread pool gets the bare call, without the context.
+        Trio's own threads. An executor that is no thread pool gets the bare call; in a request, together with the
+        request's id, trace and deadline, and it must have Sidecar where it runs.
     force_offload: run a sync function on another thread in sync code too, though it has no ``timeout``.
 
     Raises what ``func`` raises; ``ValueError`` for a ``timeout`` below 0.

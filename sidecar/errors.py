@@ -10,12 +10,18 @@ __all__ = [
     "BridgeClosedError",
     "CallTimeoutError",
     "ClientDisconnected",
+    "CpuEngineError",
+    "CpuPickleError",
+    "CpuRemoteError",
+    "CpuWorkerDied",
     "DeadlineExceeded",
     "DeadlockError",
+    "ForkRefusedError",
     "ForkedError",
     "LoopOwnedError",
     "NoCallerError",
     "Overloaded",
+    "QueueFull",
     "SidecarError",
 ]
 
@@ -107,3 +113,49 @@ class Overloaded(SidecarError, RuntimeError):
         super().__init__(*args)
         self.limit = limit
         self.retry_after = retry_after
+
+
+class QueueFull(Overloaded):
+    """As many calls wait for a CPU worker, or jobs for a thread of the pool, as may; this was not begun."""
+
+    code = "SC0010"
+
+
+class CpuWorkerDied(SidecarError, RuntimeError):
+    """The worker process died in the middle of this call: it was killed, ran out of memory, or crashed.
+
+    pid: the process that died. exitcode: its exit status; below 0: the number of the signal that killed it.
+
+    Other calls go on, and another worker takes its place. What this one has done so far is not undone.
+    """
+
+    code = "SC0011"
+
+    def __init__(self, *args: object, pid: int | None = None, exitcode: int | None = None) -> None:
+        super().__init__(*args)
+        self.pid = pid
+        self.exitcode = exitcode
+
+
+class CpuPickleError(SidecarError, TypeError):
+    """A function, an argument or a result that cannot be pickled on its way to or from a CPU worker."""
+
+    code = "SC0012"
+
+
+class CpuRemoteError(SidecarError, RuntimeError):
+    """In a CPU worker an exception was raised that cannot be pickled; the message has its type and its text."""
+
+    code = "SC0013"
+
+
+class CpuEngineError(SidecarError, RuntimeError):
+    """The CPU engine that was asked for does not work here; the message says what is missing."""
+
+    code = "SC0014"
+
+
+class ForkRefusedError(SidecarError, RuntimeError):
+    """``os.fork`` while a call runs in a sub-interpreter: its child would crash. It was not made."""
+
+    code = "SC0015"

@@ -13,6 +13,8 @@ from pathlib import Path
 import sidecar
 from sidecar import _options
 from sidecar._option_table import TABLE, nearest
+from sidecar.cpu.pick import check, count_cpus, pick
+from sidecar.cpu.python import find_python
 
 __all__ = ["add_arguments", "run"]
 
@@ -26,6 +28,11 @@ _SERVERS = {
     "uvicorn": "yes, where the application receives",
     "hypercorn": "yes, where the application receives",
     "daphne": "yes, where the application receives",
+}
+_CPU_HELPERS = {
+    "cloudpickle": "not installed: no lambdas and closures in processes and interpreters",
+    "distributed": "not installed: no clusters of Dask's",
+    "tqdm": "not installed: no bar for map(progress=True)",
 }
 _PREFIX = "SIDECAR_"
 
@@ -42,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     for title, rows in (
         ("interpreter", _interpreter()),
         ("options", _environment(os.environ)),
+        ("run_cpu", _cpu(os.environ)),
         ("is a client that goes noticed?", _servers()),
         ("traces", _traces()),
     ):
@@ -80,6 +88,30 @@ def _judge(name: str, text: str) -> str:
     except ValueError as error:
         return f"{_BAD}: {error}"
     return option.show(text) if option.secret else text
+
+
+def _cpu(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The engine that the environment's options ask for, why it is that one, and what it needs."""
+    try:
+        options = _options.bridge_options(environ)
+        cpu, workers = options.get("cpu", "auto"), options.get("cpu_workers")
+        check(cpu)
+        choice = pick(cpu)
+    except (ValueError, TypeError, sidecar.CpuEngineError) as error:
+        yield "engine", f"{_BAD}: {error}"
+        return
+    yield "engine", f"{choice.kind} ({choice.reason})"
+    yield "at a time", str(count_cpus() if workers is None else workers)
+    yield "worker processes", _python()
+    for distribution, text in _CPU_HELPERS.items():
+        yield distribution, _version(distribution) or text
+
+
+def _python() -> str:
+    try:
+        return f"run by {find_python(sys.executable)}"
+    except sidecar.CpuEngineError as error:
+        return f"{_BAD}: {error}"
 
 
 def _servers() -> Iterator[tuple[str, str]]:

@@ -209,7 +209,7 @@ sc_bridge_admit(PyObject *bridge, ScPlace *place)
     do {
         if (now >= self->max_calls) {
             atomic_fetch_add(&self->refused, 1);
-            sc_error_raise_overloaded(self->st, "max_calls",
+            sc_error_raise_overloaded(self->st, SC_E_OVERLOADED, "max_calls",
                                       "the bridge %R has %zd calls in flight, "
                                       "as many as it may (max_calls)",
                                       self->name, now);

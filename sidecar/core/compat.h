@@ -81,6 +81,9 @@ PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **value)
 /* The current task hangs on the thread, no longer on the loop. */
 #define SC_TASK_ON_THREAD (PY_VERSION_HEX >= 0x030E0000)
 
+/* Sub-interpreters may have a GIL of their own. */
+#define SC_HAS_OWN_GIL (PY_VERSION_HEX >= 0x030C0000)
+
 /* Iterators of coroutines may have a C slot for send(). */
 #define SC_ITER_SEND (PY_VERSION_HEX >= 0x030A0000)
 

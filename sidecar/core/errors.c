@@ -24,6 +24,8 @@ class_of(ScState *st, ScErrorCode code)
         return st->error_disconnected;
     case SC_E_OVERLOADED:
         return st->error_overloaded;
+    case SC_E_QUEUE_FULL:
+        return st->error_queue_full;
     }
     return st->error_sidecar;
 }
@@ -67,12 +69,12 @@ sc_error_raise_from(ScState *st, ScErrorCode code, PyObject *cause,
 }
 
 PyObject *
-sc_error_raise_overloaded(ScState *st, const char *limit, const char *format,
-                          ...)
+sc_error_raise_overloaded(ScState *st, ScErrorCode code, const char *limit,
+                          const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    raise_numbered(st, SC_E_OVERLOADED, format, args);
+    raise_numbered(st, code, format, args);
     va_end(args);
     PyObject *error = sc_error_take(), *name = PyUnicode_FromString(limit);
     if (name == NULL || PyObject_SetAttrString(error, "limit", name) < 0) {

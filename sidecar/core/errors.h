@@ -14,6 +14,7 @@ typedef enum {
     SC_E_DEADLINE,
     SC_E_DISCONNECTED,
     SC_E_OVERLOADED,
+    SC_E_QUEUE_FULL,
 } ScErrorCode;
 
 /* Raise the exception that belongs to the code, its number at the end of the
@@ -25,8 +26,9 @@ PyObject *sc_error_raise(ScState *st, ScErrorCode code, const char *format,
 PyObject *sc_error_raise_from(ScState *st, ScErrorCode code, PyObject *cause,
                               const char *format, ...);
 
-/* Overloaded, which says by which limit.  Returns NULL. */
-PyObject *sc_error_raise_overloaded(ScState *st, const char *limit,
-                                    const char *format, ...);
+/* Overloaded or one of its kind, which says by which limit.  Returns NULL. */
+PyObject *sc_error_raise_overloaded(ScState *st, ScErrorCode code,
+                                    const char *limit, const char *format,
+                                    ...);
 
 #endif

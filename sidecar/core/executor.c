@@ -7,6 +7,7 @@
 #include "core/errors.h"
 #include "core/fork.h"
 #include "core/job.h"
+#include "core/limit.h"
 #include "core/lineage.h"
 #include "core/pool_call.h"
 #include "core/state.h"
@@ -20,13 +21,15 @@ typedef struct {
     PyObject_HEAD
     ScState *st;
     PyObject *name;
+    PyObject *places; /* of the queue, for those who wait for one; or NULL */
     PyInterpreterState *interp;
     ScThreads *threads; /* NULL until the first job; a fork's child: stale */
     unsigned generation;
     unsigned workers;
     Py_ssize_t room;
+    int64_t keep;
     atomic_ullong refused;
-    bool closed;
+    atomic_bool closed; /* set under the object, read anywhere */
 } PoolObject;
 
 /* The threads of this process, or NULL where none were made yet. */
@@ -36,37 +39,54 @@ present_threads(PoolObject *pool)
     return pool->generation == sc_fork_generation() ? pool->threads : NULL;
 }
 
-/* As above, made if need be.  NULL with an error set. */
-static ScThreads *
-ensure_threads(PoolObject *pool)
-{
-    ScThreads *threads;
-    Py_BEGIN_CRITICAL_SECTION(pool);
-    threads = present_threads(pool);
-    if (threads == NULL) {
-        /* What a parent had is left alone: its lock may be held for good. */
-        const char *name = PyUnicode_AsUTF8(pool->name);
-        threads = name ? sc_threads_new(&sc_job_threads, pool->interp, name,
-                                        pool->workers, (size_t)pool->room)
-                       : NULL;
-        if (threads != NULL) {
-            pool->threads = threads;
-            pool->generation = sc_fork_generation();
-        }
-        else if (name != NULL) {
-            PyErr_SetFromErrno(PyExc_OSError);
-        }
-    }
-    Py_END_CRITICAL_SECTION();
-    return threads;
-}
-
 static PyObject *
 refuse_closed(PoolObject *pool)
 {
     return PyErr_Format(
         PyExc_RuntimeError,
         "cannot schedule new futures after shutdown of pool %R", pool->name);
+}
+
+/* In the critical section.  NULL with an error set. */
+static ScThreads *
+make_threads(PoolObject *pool)
+{
+    /* What a parent had is left alone: its lock may be held for good. */
+    const char *name = PyUnicode_AsUTF8(pool->name);
+    if (name == NULL) {
+        return NULL;
+    }
+    ScThreads *threads = sc_threads_new(&sc_job_threads, pool->interp, name,
+                                        pool->workers, (size_t)pool->room);
+    if (threads == NULL) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return NULL;
+    }
+    sc_threads_keep(threads, pool->keep);
+    pool->threads = threads;
+    pool->generation = sc_fork_generation();
+    return threads;
+}
+
+/* Those of present_threads, made if need be; but not behind the back of who
+ * closes the pool just now, and sees that there are none to end.  NULL with an
+ * error set. */
+static ScThreads *
+ensure_threads(PoolObject *pool)
+{
+    ScThreads *threads;
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(pool);
+    threads = present_threads(pool);
+    closed = atomic_load(&pool->closed);
+    if (threads == NULL && !closed) {
+        threads = make_threads(pool);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (threads == NULL && closed) {
+        refuse_closed(pool);
+    }
+    return threads;
 }
 
 static PyObject *
@@ -78,39 +98,12 @@ refuse_job(PoolObject *pool, int code)
     if (code == SC_THREADS_FULL) {
         atomic_fetch_add(&pool->refused, 1);
         return sc_error_raise_overloaded(
-            pool->st, "max_queue",
+            pool->st, SC_E_QUEUE_FULL, "max_queue",
             "pool %R is full: %zd jobs wait for its %u threads, as many as "
             "may (max_queue)",
             pool->name, pool->room, pool->workers);
     }
     return PyErr_SetFromErrno(PyExc_OSError);
-}
-
-PyDoc_STRVAR(submit_doc,
-             "submit($self, fn, /, *args, **kwargs)\n--\n\n"
-             "Run fn(*args, **kwargs) on a thread of the pool, in a copy of "
-             "the\ncaller's context.  Returns a concurrent.futures.Future.");
-
-static PyObject *
-pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *kwnames)
-{
-    PoolObject *pool = (PoolObject *)self;
-    if (nargs < 1 || !PyCallable_Check(args[0])) {
-        return PyErr_Format(PyExc_TypeError,
-                            nargs < 1 ? "submit() needs a callable"
-                                      : "submit() needs a callable, not %R",
-                            nargs < 1 ? NULL : args[0]);
-    }
-    PyObject *future = PyObject_CallNoArgs(pool->st->concurrent_future);
-    if (future == NULL) {
-        return NULL;
-    }
-    ScJobTarget target = {.future = future};
-    if (sc_pool_submit(self, args, nargs, kwnames, &target) < 0) {
-        Py_CLEAR(future);
-    }
-    return future;
 }
 
 /* How long a thread that looks out takes to see a job and to ask for the GIL,
@@ -136,24 +129,64 @@ wake(const ScSummons *summons, bool alone)
     Py_END_ALLOW_THREADS
 }
 
-int
-sc_pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-               PyObject *kwnames, const ScJobTarget *target)
+/* The job and the threads to give it to, or NULL with an error set. */
+static ScJob *
+make_job(PoolObject *pool, PyObject *const *args, Py_ssize_t nargs,
+         PyObject *kwnames, const ScJobTarget *target, ScThreads **threads)
 {
-    PoolObject *pool = (PoolObject *)self;
-    if (pool->closed) {
+    if (atomic_load_explicit(&pool->closed, memory_order_relaxed)) {
         refuse_closed(pool);
-        return -1;
+        return NULL;
     }
     if (sc_is_finalizing()) {
         PyErr_SetString(PyExc_RuntimeError, "cannot schedule new futures "
                                             "after interpreter shutdown");
+        return NULL;
+    }
+    *threads = ensure_threads(pool);
+    return *threads ? sc_job_new(pool->st, args, nargs, kwnames, target)
+                    : NULL;
+}
+
+/* A place of the queue, which the target has then.  `waits`: for as long as
+ * the pool's own method says.  0, or -1 with an error set. */
+static int
+take_place(PoolObject *pool, ScJobTarget *target, bool waits)
+{
+    if (pool->places == NULL || target->places != NULL) {
+        return 0;
+    }
+    if (!sc_places_take(pool->places)) {
+        if (!waits) {
+            return 0; /* the queue may have room all the same: is_full */
+        }
+        /* No code of ours in Python comes after it: a signal's handler finds
+         * nothing to raise in while the place is nobody's. */
+        PyObject *none =
+            PyObject_CallMethod((PyObject *)pool, "_wait_for_room", NULL);
+        if (none == NULL) {
+            return -1;
+        }
+        Py_DECREF(none);
+    }
+    target->places = pool->places;
+    return 0;
+}
+
+static int
+submit_job(PoolObject *pool, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *kwnames, const ScJobTarget *target, bool waits)
+{
+    ScThreads *threads;
+    ScJobTarget own = *target;
+    if (take_place(pool, &own, waits) < 0) {
         return -1;
     }
-    ScThreads *threads = ensure_threads(pool);
-    ScJob *job =
-        threads ? sc_job_new(pool->st, args, nargs, kwnames, target) : NULL;
+    ScJob *job = make_job(pool, args, nargs, kwnames, &own, &threads);
     if (job == NULL) {
+        if (own.places != NULL) {
+            sc_places_give_back(own.places);
+        }
         return -1;
     }
     ScSummons summons;
@@ -170,6 +203,40 @@ sc_pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     return 0;
 }
 
+int
+sc_pool_submit(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames, const ScJobTarget *target)
+{
+    return submit_job((PoolObject *)pool, args, nargs, kwnames, target, false);
+}
+
+PyDoc_STRVAR(submit_doc,
+             "submit($self, fn, /, *args, **kwargs)\n--\n\n"
+             "Run fn(*args, **kwargs) on a thread of the pool, in a copy of "
+             "the\ncaller's context.  Returns a concurrent.futures.Future.");
+
+static PyObject *
+pool_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames)
+{
+    PoolObject *pool = (PoolObject *)self;
+    if (nargs < 1 || !PyCallable_Check(args[0])) {
+        return PyErr_Format(PyExc_TypeError,
+                            nargs < 1 ? "submit() needs a callable"
+                                      : "submit() needs a callable, not %R",
+                            nargs < 1 ? NULL : args[0]);
+    }
+    PyObject *future = PyObject_CallNoArgs(pool->st->concurrent_future);
+    if (future == NULL) {
+        return NULL;
+    }
+    ScJobTarget target = {.future = future};
+    if (submit_job(pool, args, nargs, kwnames, &target, true) < 0) {
+        Py_CLEAR(future);
+    }
+    return future;
+}
+
 PyDoc_STRVAR(submit_into_doc,
              "submit_into($self, future, fn, /, *args, **kwargs)\n--\n\n"
              "As submit, with a concurrent.futures.Future of the caller's "
@@ -184,10 +251,33 @@ pool_submit_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                             "submit_into() needs a future and a callable");
     }
     ScJobTarget target = {.future = args[0]};
-    if (sc_pool_submit(self, args + 1, nargs - 1, kwnames, &target) < 0) {
+    if (submit_job((PoolObject *)self, args + 1, nargs - 1, kwnames, &target,
+                   true) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+static PyObject *
+pool_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames)
+{
+    return sc_pool_call(self, NULL, args, nargs, kwnames);
+}
+
+static PyObject *
+pool_call_placed(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    PyObject *places = ((PoolObject *)self)->places;
+    if (places == NULL) {
+        return PyErr_Format(PyExc_RuntimeError, "%R has no places", self);
+    }
+    PyObject *call = sc_pool_call(self, places, args, nargs, kwnames);
+    if (call == NULL) {
+        sc_places_give_back(places);
+    }
+    return call;
 }
 
 PyDoc_STRVAR(run_in_doc,
@@ -260,7 +350,7 @@ close_pool(PoolObject *pool)
 {
     ScThreads *threads;
     Py_BEGIN_CRITICAL_SECTION(pool);
-    pool->closed = true;
+    atomic_store(&pool->closed, true);
     threads = present_threads(pool);
     Py_END_CRITICAL_SECTION();
     if (threads != NULL) {
@@ -297,8 +387,8 @@ pool_shutdown(PyObject *self, PyObject *args, PyObject *kwargs)
 PyDoc_STRVAR(stop_doc,
              "stop($self, timeout, /)\n--\n\n"
              "Take no more jobs, cancel the queued ones, and wait at most "
-             "timeout\nseconds for the running ones.  Returns how many "
-             "threads are still in a\njob.");
+             "timeout\nseconds for the running ones.  Returns what is still "
+             "running then, a text\nfor each job.");
 
 static PyObject *
 pool_stop(PyObject *self, PyObject *arg)
@@ -320,20 +410,69 @@ pool_stop(PyObject *self, PyObject *arg)
         left = wait_for_end((PoolObject *)self, threads,
                             span < SC_NEVER - now ? now + span : SC_NEVER);
     }
-    return left < 0 ? NULL : PyLong_FromSsize_t(left);
+    if (left < 0) {
+        return NULL;
+    }
+    return left > 0 ? sc_job_list_running(threads) : PyList_New(0);
+}
+
+PyDoc_STRVAR(running_doc,
+             "running($self)\n--\n\n"
+             "What its threads are in the middle of, a text for each job.");
+
+static PyObject *
+pool_running(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ScThreads *threads = present_threads((PoolObject *)self);
+    return threads ? sc_job_list_running(threads) : PyList_New(0);
+}
+
+PyDoc_STRVAR(keep_doc,
+             "keep($self, seconds, /)\n--\n\n"
+             "How long a thread that has nothing to do is kept; 60 seconds "
+             "where this was\nnot called.  Those that sleep already keep to "
+             "what they were told.");
+
+static PyObject *
+pool_keep(PyObject *self, PyObject *arg)
+{
+    PoolObject *pool = (PoolObject *)self;
+    double seconds = PyFloat_AsDouble(arg);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(seconds >= 0.0)) {
+        return PyErr_Format(PyExc_ValueError,
+                            "threads are kept for 0 or more seconds, not %R",
+                            arg);
+    }
+    Py_BEGIN_CRITICAL_SECTION(pool);
+    pool->keep = sc_clock_from_seconds(seconds);
+    ScThreads *threads = present_threads(pool);
+    if (threads != NULL) {
+        sc_threads_keep(threads, pool->keep);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
 }
 
 static PyObject *
 pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {(char *)"workers", (char *)"name", (char *)"room",
-                            NULL};
+                            (char *)"places", NULL};
     int workers;
-    PyObject *name;
+    PyObject *name, *places = Py_None;
     Py_ssize_t room = DEFAULT_ROOM;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iU|n:Pool", names,
-                                     &workers, &name, &room)) {
+    ScState *st = sc_state_of_type(type);
+    if (st == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "iU|nO:Pool", names,
+                                     &workers, &name, &room, &places)) {
         return NULL;
+    }
+    if (places != Py_None && !Py_IS_TYPE(places, st->places_type)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "places must be Places, or None, not %R", places);
     }
     if (workers < 1 || workers > SC_THREADS_MAX) {
         return PyErr_Format(PyExc_ValueError,
@@ -344,13 +483,14 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return PyErr_Format(PyExc_ValueError,
                             "room must be 0 jobs or more, not %zd", room);
     }
-    ScState *st = sc_state_of_type(type);
-    PoolObject *pool = st ? (PoolObject *)type->tp_alloc(type, 0) : NULL;
+    PoolObject *pool = (PoolObject *)type->tp_alloc(type, 0);
     if (pool == NULL) {
         return NULL;
     }
     pool->st = st;
     pool->name = Py_NewRef(name);
+    pool->places = places != Py_None ? Py_NewRef(places) : NULL;
+    pool->keep = SC_THREADS_KEEP;
     pool->interp = PyInterpreterState_Get();
     pool->workers = (unsigned)workers;
     pool->room = room;
@@ -362,6 +502,7 @@ static int
 pool_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((PoolObject *)self)->places);
     return 0;
 }
 
@@ -380,6 +521,7 @@ pool_dealloc(PyObject *self)
         sc_threads_free(threads);
     }
     Py_XDECREF(pool->name);
+    Py_XDECREF(pool->places);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -396,7 +538,8 @@ pool_repr(PyObject *self)
     return PyUnicode_FromFormat(
         "<%s %R: %zu of %u threads, %zu idle, %zu jobs wait%s>",
         Py_TYPE(self)->tp_name, pool->name, stats.threads, pool->workers,
-        stats.idle, stats.queued, pool->closed ? ", shut down" : "");
+        stats.idle, stats.queued,
+        atomic_load(&pool->closed) ? ", shut down" : "");
 }
 
 enum { GET_THREADS, GET_IDLE, GET_QUEUED };
@@ -435,6 +578,8 @@ static PyGetSetDef pool_getset[] = {
 static PyMemberDef pool_members[] = {
     {"name", T_OBJECT, offsetof(PoolObject, name), READONLY,
      "What its threads are called."},
+    {"places", T_OBJECT, offsetof(PoolObject, places), READONLY,
+     "Where those stand in line who wait for room; or None."},
     {"workers", T_UINT, offsetof(PoolObject, workers), READONLY,
      "How many threads there may be."},
     {0},
@@ -446,22 +591,29 @@ static PyMethodDef pool_methods[] = {
     {"submit_into", SC_METHOD(pool_submit_into), METH_FASTCALL | METH_KEYWORDS,
      submit_into_doc},
     {"run_in", SC_METHOD(pool_run_in), METH_FASTCALL, run_in_doc},
-    {"call", SC_METHOD(sc_pool_call), METH_FASTCALL | METH_KEYWORDS,
+    {"call", SC_METHOD(pool_call), METH_FASTCALL | METH_KEYWORDS,
      "call($self, context, fn, /, *args, **kwargs)\n--\n\n"
      "A coroutine that runs fn on the pool: in that context, or, where it is "
      "None,\nin a copy of the one in which it is awaited."},
+    {"call_placed", SC_METHOD(pool_call_placed), METH_FASTCALL | METH_KEYWORDS,
+     "call_placed($self, context, fn, /, *args, **kwargs)\n--\n\n"
+     "As call, by who has taken one of the pool's places."},
     {"shutdown", SC_METHOD(pool_shutdown), METH_VARARGS | METH_KEYWORDS,
      shutdown_doc},
     {"stop", pool_stop, METH_O, stop_doc},
+    {"running", pool_running, METH_NOARGS, running_doc},
+    {"keep", pool_keep, METH_O, keep_doc},
     {0},
 };
 
 PyDoc_STRVAR(pool_doc,
-             "Pool(workers, name, room=65536)\n--\n\n"
-             "A pool of native threads, started on demand up to `workers`.  "
-             "At most\n`room` jobs wait; one more is Overloaded.  Its threads "
-             "do not hold up the\ninterpreter's exit, and the child of a "
-             "fork finds it empty.");
+             "Pool(workers, name, room=65536, places=None)\n--\n\n"
+             "A pool of native threads, started on demand up to `workers`; "
+             "they end when\nthey have had nothing to do for a minute.  At "
+             "most `room` jobs wait; one more\nis QueueFull.  places: Places, "
+             "as many, where submit() is to wait instead, for\nas long as "
+             "self._wait_for_room() does.  Its threads do not hold up the\n"
+             "interpreter's exit, and the child of a fork finds it empty.");
 
 static PyType_Slot pool_slots[] = {
     {Py_tp_doc, (void *)pool_doc},

@@ -4,7 +4,9 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "core/clock.h"
 #include "core/module.h"
+#include "core/park.h"
 #include "core/work.h"
 
 typedef enum { PENDING, RUNNING, CANCELLED, NOTIFIED, FINISHED } FutureState;
@@ -16,7 +18,7 @@ static const char *const state_names[] = {
 typedef struct {
     PyObject_HEAD
     ScState *st;
-    FutureState state;
+    _Atomic(FutureState) state; /* written in the critical section */
     bool asked; /* the exception has come to who asked for it */
     PyObject *condition;
     PyObject *waiters;
@@ -224,6 +226,24 @@ future_exception(Future *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* It is this request's, if that owns anything: cancelled with it. */
+/* As long as a thread that ends a short job needs to say so.  Another one may
+ * do that meanwhile: this looks without the GIL. */
+static const int64_t LOOK_OUT = 50 * INT64_C(1000);
+
+static PyObject *
+future_look_out(Future *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_BEGIN_ALLOW_THREADS
+    int64_t until = sc_clock_now() + LOOK_OUT;
+    do {
+        for (int i = 0; i < 32 && self->state < CANCELLED; i++) {
+            sc_relax();
+        }
+    } while (self->state < CANCELLED && sc_clock_now() < until);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(self->state >= CANCELLED);
+}
+
 static PyObject *
 future_join(Future *self, PyObject *request)
 {
@@ -350,6 +370,7 @@ static PyMethodDef future_methods[] = {
     {"set_exception", SC_METHOD(future_set_exception), METH_O, NULL},
     {"done", SC_METHOD(future_done), METH_NOARGS, NULL},
     {"_join", SC_METHOD(future_join), METH_O, NULL},
+    {"_look_out", SC_METHOD(future_look_out), METH_NOARGS, NULL},
     {"result", SC_METHOD(future_result), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"exception", SC_METHOD(future_exception), METH_FASTCALL | METH_KEYWORDS,
      NULL},

@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "core/attach.h"
+#include "core/clock.h"
 #include "core/delivery.h"
 #include "core/fork.h"
+#include "core/limit.h"
 #include "core/support.h"
 #include "core/work.h"
 
@@ -19,17 +21,78 @@ typedef struct {
     PyObject *future;
     PyObject *loop;
     PyObject *delivery; /* to the loop */
-    ScOwner *owner;     /* the request's in whose name it runs; or NULL */
+    ScOwner *request;   /* in whose name it runs; or NULL */
+    PyObject *places;   /* where it has one in the queue; or NULL */
     PyObject *context;
     PyObject *fn;
     PyObject *kwnames;
     unsigned generation;
     bool converts;
+    bool owned; /* by the request: its deadline counts */
     bool alone; /* when it was made */
     Py_ssize_t nargs;
     Py_ssize_t count; /* positional and keyword values */
     PyObject *args[];
 } Job;
+
+/* Of the process in which this thread began as a pool's. */
+static _Thread_local unsigned thread_generation;
+
+/* A pool's thread.  What it runs is noted here for who asks on another thread,
+ * borrowed from the job and taken out before the job lets go of it.  With a
+ * GIL, that is the lock. */
+typedef struct {
+    ScAttach attach;
+    Job *job;
+    PyObject *fn; /* NULL: it has returned, and its future is being told */
+    int64_t since;
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_t lock;
+#endif
+} PoolThread;
+
+static inline void
+lock_note(PoolThread *thread)
+{
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_lock(&thread->lock);
+#else
+    (void)thread;
+#endif
+}
+
+static inline void
+unlock_note(PoolThread *thread)
+{
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_unlock(&thread->lock);
+#else
+    (void)thread;
+#endif
+}
+
+/* `thread`: NULL where the job is an errand, whose waiter has a name. */
+static void
+note(PoolThread *thread, Job *job, PyObject *fn)
+{
+    /* In the child of a fork its lock may be held for good, and nobody asks.
+     */
+    if (thread != NULL && thread_generation == sc_fork_generation()) {
+        lock_note(thread);
+        thread->job = job;
+        thread->fn = fn;
+        unlock_note(thread);
+    }
+}
+
+/* To a few milliseconds, which is enough for a text: it costs a fourth. */
+static int64_t
+coarse_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * SC_NS_PER_S + now.tv_nsec;
+}
 
 /* threading.current_thread() shall answer with the name that `ps -L` shows. */
 static void
@@ -51,9 +114,6 @@ name_thread(void)
     Py_XDECREF(thread);
     Py_XDECREF(threading);
 }
-
-/* Of the process in which this thread began as a pool's. */
-static _Thread_local unsigned thread_generation;
 
 void *
 sc_job_wait_begin(void)
@@ -79,33 +139,39 @@ thread_begin(void *context, unsigned number)
 {
     (void)number;
     thread_generation = sc_fork_generation();
-    ScAttach *attach = malloc(sizeof(*attach));
-    if (attach == NULL || sc_attach_begin(attach, context) < 0) {
-        free(attach);
+    PoolThread *thread = calloc(1, sizeof(*thread));
+    if (thread == NULL || sc_attach_begin(&thread->attach, context) < 0) {
+        free(thread);
         return NULL;
     }
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_init(&thread->lock, NULL);
+#endif
     name_thread();
-    sc_attach_pause(attach);
-    return attach;
+    sc_attach_pause(&thread->attach);
+    return thread;
 }
 
 static void
 thread_resume(void *thread)
 {
-    sc_attach_resume(thread);
+    sc_attach_resume(&((PoolThread *)thread)->attach);
 }
 
 static void
 thread_pause(void *thread)
 {
-    sc_attach_pause(thread);
+    sc_attach_pause(&((PoolThread *)thread)->attach);
 }
 
 static void
 thread_end(void *thread)
 {
     sc_support_tell("forget_thread", NULL);
-    sc_attach_end(thread);
+    sc_attach_end(&((PoolThread *)thread)->attach);
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_destroy(&((PoolThread *)thread)->lock);
+#endif
     free(thread);
 }
 
@@ -129,13 +195,25 @@ job_clear_call(Job *job)
 }
 
 static void
+give_place_back(Job *job)
+{
+    PyObject *places = job->places;
+    job->places = NULL;
+    if (places != NULL) {
+        sc_places_give_back(places);
+        Py_DECREF(places);
+    }
+}
+
+static void
 job_free(Job *job)
 {
+    give_place_back(job);
     job_clear_call(job);
     Py_XDECREF(job->context);
     Py_XDECREF(job->future);
     Py_XDECREF(job->delivery);
-    Py_XDECREF((PyObject *)job->owner);
+    Py_XDECREF((PyObject *)job->request);
     Py_XDECREF(job->loop);
     PyObject *type = job->type;
     free(job);
@@ -145,13 +223,14 @@ job_free(Job *job)
 /* Call it in its context and drop the arguments: whoever gets the result
  * finds them gone.  The result, or NULL and the exception in *error. */
 static PyObject *
-job_call(Job *job, PyObject **error)
+job_call(Job *job, PoolThread *thread, PyObject **error)
 {
     PyObject *result = NULL;
     if (PyContext_Enter(job->context) == 0) {
         result = PyObject_Vectorcall(job->fn, job->args, (size_t)job->nargs,
                                      job->kwnames);
         *error = sc_error_take();
+        note(thread, job, NULL);
         job_clear_call(job);
         PyContext_Exit(job->context);
     }
@@ -215,16 +294,17 @@ job_error(Job *job, PyObject *error)
 /* In the child of a fork that was made inside a job this thread is the main
  * one, and the pool it came from is gone. */
 static void
-end_in_child(void *thread)
+end_in_child(PoolThread *thread)
 {
-    sc_attach_end(thread);
+    sc_attach_end(&thread->attach);
     pthread_exit(NULL);
 }
 
 /* Run it, tell the end, free it. */
 static void
-job_serve(Job *job)
+job_serve(Job *job, PoolThread *thread)
 {
+    note(thread, job, job->fn);
     if (!job_claim(job)) {
         if (job->loop != NULL) {
             job_tell(job, job->st->str_cancel, NULL);
@@ -233,12 +313,12 @@ job_serve(Job *job)
     else {
         PyObject *error = NULL;
         PyObject *result = NULL;
-        if (job->owner != NULL && sc_owner_is_late(job->owner)) {
-            sc_owner_raise(job->owner, SC_VERDICT_LATE, NULL, NULL);
+        if (job->owned && sc_owner_is_late(job->request)) {
+            sc_owner_raise(job->request, SC_VERDICT_LATE, NULL, NULL);
             error = sc_error_take();
         }
         else {
-            result = job_call(job, &error);
+            result = job_call(job, thread, &error);
         }
         if (error != NULL) {
             error = job_error(job, error);
@@ -252,6 +332,7 @@ job_serve(Job *job)
         Py_XDECREF(result);
         Py_XDECREF(error);
     }
+    note(thread, NULL, NULL);
     job_free(job);
 }
 
@@ -260,7 +341,9 @@ job_run(ScJob *base, void *thread)
 {
     Job *job = (Job *)base;
     unsigned generation = job->generation;
-    job_serve(job);
+    ((PoolThread *)thread)->since = coarse_now();
+    give_place_back(job);
+    job_serve(job, thread);
     if (generation != sc_fork_generation()) {
         end_in_child(thread);
     }
@@ -281,7 +364,7 @@ sc_job_errand(ScJob *job)
 void
 sc_job_run_errand(ScOp *errand)
 {
-    job_serve(job_of_errand(errand));
+    job_serve(job_of_errand(errand), NULL);
 }
 
 void
@@ -305,7 +388,7 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
         PyErr_NoMemory();
         return NULL;
     }
-    *job = (Job){.base.run = job_run,
+    *job = (Job){.base = {.run = job_run, .placed = target->places != NULL},
                  .st = st,
                  .type = Py_NewRef((PyObject *)st->pool_type),
                  .future = Py_NewRef(target->future),
@@ -320,7 +403,8 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
     for (Py_ssize_t i = 0; i < count; i++) {
         job->args[i] = Py_NewRef(args[i + 1]);
     }
-    job->owner = sc_owner_current(st, NULL);
+    job->request = sc_owner_present(st, NULL);
+    job->owned = job->request != NULL && sc_owner_owns(job->request);
     if (job->context == NULL) {
         job->context = PyContext_CopyCurrent();
     }
@@ -334,6 +418,7 @@ sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
     if (job->delivery != NULL) {
         job->alone = sc_delivery_expect(job->delivery);
     }
+    job->places = Py_XNewRef(target->places);
     return &job->base;
 }
 
@@ -351,6 +436,76 @@ sc_job_free(ScJob *base)
         sc_delivery_forget(job->delivery);
     }
     job_free(job);
+}
+
+/* -- what runs --------------------------------------------------------------
+ */
+
+typedef struct {
+    PyObject *fn, *first, *request;
+    int64_t since;
+} Running;
+
+typedef struct {
+    Running *items;
+    size_t count, room;
+} Snapshot;
+
+/* Under the pool's lock: nothing of Python's runs here. */
+static void
+take_note(void *arg, void *to)
+{
+    PoolThread *thread = arg;
+    Snapshot *seen = to;
+    lock_note(thread);
+    Job *job = thread->job;
+    if (job != NULL && seen->count < seen->room) {
+        PyObject *first =
+            thread->fn != NULL && job->nargs > 0 ? job->args[0] : NULL;
+        seen->items[seen->count++] =
+            (Running){.fn = Py_XNewRef(thread->fn),
+                      .first = Py_XNewRef(first),
+                      .request = Py_XNewRef((PyObject *)job->request),
+                      .since = thread->since};
+    }
+    unlock_note(thread);
+}
+
+static PyObject *
+text_of_running(const Running *one, int64_t now)
+{
+    double seconds = one->since < now ? (double)(now - one->since) / 1e9 : 0;
+    return sc_support_call("job_text", "(OOOd)", one->fn ? one->fn : Py_None,
+                           one->first ? one->first : Py_None,
+                           one->request ? one->request : Py_None, seconds);
+}
+
+PyObject *
+sc_job_list_running(ScThreads *threads)
+{
+    Snapshot seen = {.room = sc_threads_stats(threads).threads};
+    seen.items = calloc(seen.room + 1, sizeof(Running));
+    PyObject *texts = PyList_New(0);
+    if (seen.items == NULL || texts == NULL) {
+        free(seen.items);
+        Py_XDECREF(texts);
+        return PyErr_NoMemory();
+    }
+    sc_threads_visit(threads, take_note, &seen);
+    int64_t now = coarse_now();
+    for (size_t i = 0; i < seen.count; i++) {
+        PyObject *text = texts ? text_of_running(&seen.items[i], now) : NULL;
+        if (texts != NULL &&
+            (text == NULL || PyList_Append(texts, text) < 0)) {
+            Py_CLEAR(texts);
+        }
+        Py_XDECREF(text);
+        Py_XDECREF(seen.items[i].fn);
+        Py_XDECREF(seen.items[i].first);
+        Py_XDECREF(seen.items[i].request);
+    }
+    free(seen.items);
+    return texts;
 }
 
 void

@@ -21,11 +21,14 @@ typedef struct {
     PyObject *future;  /* concurrent.futures' or, with a loop, asyncio's */
     PyObject *loop;    /* NULL, or the event loop that the future is of */
     PyObject *context; /* to run in; NULL: a copy of this thread's */
+    /* A place was taken there for it (limit.h), which the job has from here
+     * on and gives back when it begins; or NULL. */
+    PyObject *places;
     bool converts; /* loop.run_in_executor()'s: its errors become asyncio's */
 } ScJobTarget;
 
 /* fn and its arguments as vectorcall passes them: args[0] is fn.  NULL with an
- * error set. */
+ * error set; the place is the caller's then. */
 ScJob *sc_job_new(ScState *st, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames, const ScJobTarget *target);
 
@@ -45,6 +48,10 @@ void sc_job_free(ScJob *job);
 ScOp *sc_job_errand(ScJob *job);
 void sc_job_run_errand(ScOp *errand);
 void sc_job_fail_errand(ScOp *errand, PyObject *error);
+
+/* What the threads of the pool are in the middle of: a list with a text for
+ * each job, or NULL with an error set. */
+PyObject *sc_job_list_running(ScThreads *threads);
 
 /* End jobs that nobody will run, linked by `next`: their futures are
  * cancelled, and whoever waits for them is told.  NULL does nothing.  The

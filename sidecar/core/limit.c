@@ -13,6 +13,7 @@
 #include <structmember.h>
 
 #include "core/fork.h"
+#include "core/limit.h"
 #include "core/state.h"
 #include "core/traceback.h"
 
@@ -151,6 +152,24 @@ give_back(Places *self)
         if (!lost) {
             return rc;
         }
+    }
+}
+
+bool
+sc_places_take(PyObject *places)
+{
+    return take((Places *)places);
+}
+
+void
+sc_places_give_back(PyObject *places)
+{
+    PyObject *before = sc_error_take();
+    if (give_back((Places *)places) < 0) {
+        PyErr_WriteUnraisable(places);
+    }
+    if (before != NULL) {
+        sc_error_restore(before);
     }
 }
 

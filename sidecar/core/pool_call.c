@@ -6,6 +6,7 @@
 #include "core/await.h"
 #include "core/call.h"
 #include "core/errors.h"
+#include "core/limit.h"
 #include "core/lineage.h"
 #include "core/module.h"
 #include "core/running_loop.h"
@@ -21,6 +22,7 @@ typedef struct {
     PyObject *changed; /* the caller's: what it sets there comes back */
     PyObject *future;  /* the caller's: has it run? */
     PyObject *waiting; /* the future's iterator, once it is submitted */
+    PyObject *places;  /* where one was taken for it; or NULL */
     Py_ssize_t nargs;  /* with the function; keywords follow */
     bool begun;
     bool over;
@@ -93,8 +95,11 @@ submit(PoolCall *self)
         Py_CLEAR(future);
     }
     if (future != NULL) {
-        ScJobTarget target = {
-            .future = future, .loop = loop, .context = self->context};
+        ScJobTarget target = {.future = future,
+                              .loop = loop,
+                              .context = self->context,
+                              .places = self->places};
+        Py_CLEAR(self->places); /* the pool has it, which has the object */
         rc = self->pool ? sc_pool_submit(self->pool, self->args, self->nargs,
                                          self->kwnames, &target)
                         : send_errand(self, &target);
@@ -114,6 +119,12 @@ static void
 end(PoolCall *self)
 {
     self->over = true;
+    PyObject *places = self->places;
+    self->places = NULL;
+    if (places != NULL) {
+        sc_places_give_back(places);
+        Py_DECREF(places);
+    }
     Py_CLEAR(self->waiting);
     Py_CLEAR(self->changed);
     Py_CLEAR(self->future);
@@ -271,8 +282,8 @@ new_call(ScState *st, PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyObject *
-sc_pool_call(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
-             PyObject *kwnames)
+sc_pool_call(PyObject *pool, PyObject *places, PyObject *const *args,
+             Py_ssize_t nargs, PyObject *kwnames)
 {
     if (nargs < 2 || !PyCallable_Check(args[1])) {
         return PyErr_Format(PyExc_TypeError,
@@ -290,6 +301,9 @@ sc_pool_call(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
         st ? new_call(st, pool, args + 1, nargs - 1, kwnames) : NULL;
     if (self != NULL && args[0] != Py_None) {
         ((PoolCall *)self)->context = Py_NewRef(args[0]);
+    }
+    if (self != NULL) {
+        ((PoolCall *)self)->places = Py_XNewRef(places);
     }
     return self;
 }
@@ -316,6 +330,7 @@ call_traverse(PoolCall *self, visitproc visit, void *arg)
     Py_VISIT(self->changed);
     Py_VISIT(self->future);
     Py_VISIT(self->waiting);
+    Py_VISIT(self->places);
     for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
         Py_VISIT(self->args[i]);
     }

@@ -11,9 +11,11 @@
 #include "core/job.h"
 #include "core/state.h"
 
-/* Pool.call(context, fn, *args, **kwargs), in vectorcall's form. */
-PyObject *sc_pool_call(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,
-                       PyObject *kwnames);
+/* Pool.call(context, fn, *args, **kwargs), in vectorcall's form.  `places`: of
+ * the pool's, one of which was taken for it; or NULL.  Where it fails that is
+ * still the caller's. */
+PyObject *sc_pool_call(PyObject *pool, PyObject *places, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *kwnames);
 
 /* executor.c: put a job into the queue.  0, or -1 with an error set. */
 int sc_pool_submit(PyObject *pool, PyObject *const *args, Py_ssize_t nargs,

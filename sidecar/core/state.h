@@ -31,6 +31,7 @@
     X(done)                               \
     X(eager_start)                        \
     X(exception)                          \
+    X(fail)                               \
     X(_callbacks)                         \
     X(fileno)                             \
     X(get_coro)                           \
@@ -45,6 +46,7 @@
     X(set_exception)                      \
     X(set_result)                         \
     X(set_running_or_notify_cancel)       \
+    X(settle)                             \
     X(source_traceback)                   \
     X(send)                               \
     X(throw)                              \
@@ -87,6 +89,8 @@
     X(future)             \
     X(handle)             \
     X(limit)              \
+    X(interpreter_job)    \
+    X(interpreter_pool)   \
     X(lineage)            \
     X(loop)               \
     X(mark)               \
@@ -122,6 +126,7 @@
     X(asyncio_current_task, "asyncio", "current_task")              \
     X(end_sleep, "asyncio.futures", "_set_result_unless_cancelled") \
     X(cancelled_error, "asyncio", "CancelledError")                 \
+    X(deque, "collections", "deque")                                \
     X(concurrent_future, "concurrent.futures", "Future")            \
     X(base_future, "concurrent.futures", "Future")                  \
     X(threading_condition, "threading", "Condition")                \
@@ -142,7 +147,8 @@
     X(error_no_caller, "sidecar.errors", "NoCallerError")           \
     X(error_deadline, "sidecar.errors", "DeadlineExceeded")         \
     X(error_disconnected, "sidecar.errors", "ClientDisconnected")   \
-    X(error_overloaded, "sidecar.errors", "Overloaded")
+    X(error_overloaded, "sidecar.errors", "Overloaded")             \
+    X(error_queue_full, "sidecar.errors", "QueueFull")
 
 /* Other objects, made by the part that owns them. */
 #define SC_STATE_OBJECTS(X)                                                 \

@@ -21,6 +21,9 @@ static const int64_t LOOK_OUT = 50 * INT64_C(1000);
 
 enum { SOON_ENOUGH = 2 };
 
+/* One that may not end, for jobs are queued, sleeps for so long at least. */
+static const int64_t STAY = INT64_C(1000000);
+
 enum { SLOT_EMPTY, SLOT_ALIVE, SLOT_ENDED };
 
 /* The words of an idle thread's park. */
@@ -34,6 +37,8 @@ typedef struct Slot {
     ScPark park;
     pthread_t id;
     int state;
+    bool leaves;        /* under the lock: it ends, for it had nothing to do */
+    void *thread;       /* under the lock: begin's result */
     int64_t idle_since; /* under the lock */
     unsigned soon;      /* under the lock: how many times in a row */
 } Slot;
@@ -52,6 +57,8 @@ struct ScThreads {
     size_t alive;
     size_t busy;    /* threads inside a job */
     size_t blocked; /* of these, inside sc_threads_block */
+    size_t leaving;
+    int64_t keep;
     bool closed;
     bool let_go;    /* sc_threads_free was called: the last thread frees */
     bool looks_out; /* there is a processor to look out on */
@@ -113,6 +120,7 @@ sc_threads_new(const ScThreadsWork *work, void *context, const char *name,
     threads->workers = workers;
     threads->places = places;
     threads->room = room;
+    threads->keep = SC_THREADS_KEEP;
     for (unsigned i = 0; i < places; i++) {
         threads->slots[i].threads = threads;
         threads->slots[i].park.event_fd = -1;
@@ -128,13 +136,14 @@ destroy(ScThreads *threads)
     free(threads);
 }
 
-/* Threads that are neither idle nor blocked.  As long as there are `workers`
- * of them nobody else needs to be woken: each looks into the queue after its
- * job. */
+/* Threads that are neither idle nor blocked nor on their way out.  As long as
+ * there are `workers` of them nobody else needs to be woken: each looks into
+ * the queue after its job. */
 static size_t
 running(ScThreads *threads)
 {
-    return threads->alive - threads->idle_count - threads->blocked;
+    return threads->alive - threads->leaving - threads->idle_count -
+           threads->blocked;
 }
 
 /* Jobs in the queue that a thread is, or will be, on its way to do not wait
@@ -203,6 +212,18 @@ pop_idle(ScThreads *threads)
     return slot;
 }
 
+/* Off the stack, wherever it lies there. */
+static void
+unpush_idle(ScThreads *threads, Slot *slot)
+{
+    Slot **link = &threads->idle;
+    while (*link != slot) {
+        link = &(*link)->idle_below;
+    }
+    *link = slot->idle_below;
+    threads->idle_count--;
+}
+
 /* Without the lock. */
 static void
 look_out(Slot *slot)
@@ -221,8 +242,22 @@ look_out(Slot *slot)
     atomic_compare_exchange_strong(&slot->park.word, &word, IDLE_ASLEEP);
 }
 
-/* Under the lock, which it gives back while the thread is idle. */
-static void
+/* Under the lock: its time is up.  False: there is something to do for it. */
+static bool
+leave(ScThreads *threads, Slot *slot)
+{
+    if (atomic_load(&slot->park.word) == IDLE_WOKEN) {
+        return false;
+    }
+    unpush_idle(threads, slot);
+    slot->leaves = threads->queued == 0;
+    threads->leaving += slot->leaves;
+    return slot->leaves;
+}
+
+/* Under the lock, which it gives back while the thread is idle.  False: it was
+ * idle for too long, and ends. */
+static bool
 lie_down(ScThreads *threads, Slot *slot)
 {
     bool looks_out = threads->looks_out && slot->soon >= SOON_ENOUGH;
@@ -233,12 +268,20 @@ lie_down(ScThreads *threads, Slot *slot)
     slot->idle_below = threads->idle;
     threads->idle = slot;
     threads->idle_count++;
+    int64_t keep = threads->keep;
+    if (threads->queued > 0 && keep < STAY) {
+        keep = STAY;
+    }
+    int64_t until = keep < SC_NEVER - slot->idle_since
+                        ? slot->idle_since + keep
+                        : SC_NEVER;
     pthread_mutex_unlock(&threads->lock);
     if (looks_out) {
         look_out(slot);
     }
-    sc_park_wait(&slot->park, IDLE_ASLEEP, SC_NEVER, -1);
+    int end = sc_park_wait(&slot->park, IDLE_ASLEEP, until, -1);
     pthread_mutex_lock(&threads->lock);
+    return end != SC_PARK_TIMEOUT || !leave(threads, slot);
 }
 
 /* Under the lock: it is idle no more. */
@@ -259,6 +302,7 @@ run_jobs(ScThreads *threads, Slot *slot, void *thread)
     const ScThreadsWork *work = threads->work;
     bool paused = true;
     pthread_mutex_lock(&threads->lock);
+    slot->thread = thread;
     for (;;) {
         /* One that this stood in for may have gone on. */
         bool surplus = !threads->closed && running(threads) > threads->workers;
@@ -267,7 +311,9 @@ run_jobs(ScThreads *threads, Slot *slot, void *thread)
             break;
         }
         if (job == NULL && paused) {
-            lie_down(threads, slot);
+            if (!lie_down(threads, slot)) {
+                break;
+            }
             continue;
         }
         threads->busy += job != NULL;
@@ -288,6 +334,7 @@ run_jobs(ScThreads *threads, Slot *slot, void *thread)
         pthread_mutex_lock(&threads->lock);
         threads->busy -= did;
     }
+    slot->thread = NULL;
     pthread_mutex_unlock(&threads->lock);
     if (paused) {
         work->resume(thread);
@@ -308,6 +355,40 @@ set_name(Slot *slot)
     pthread_setname_np(pthread_self(), name);
 }
 
+/* Under the lock.  Threads that have ended hold nothing of the pool's, so
+ * joining them takes no wait. */
+static void
+join_ended(ScThreads *threads)
+{
+    for (unsigned i = 0; i < threads->places; i++) {
+        Slot *slot = &threads->slots[i];
+        if (slot->state == SLOT_ENDED) {
+            pthread_join(slot->id, NULL);
+            slot->state = SLOT_EMPTY;
+        }
+    }
+}
+
+/* The last look, under the lock: true, it ends.  What others left behind is
+ * given back to the system here, so that at most one is not. */
+static bool
+is_over(ScThreads *threads, Slot *slot)
+{
+    bool left = slot->leaves;
+    slot->leaves = false;
+    threads->leaving -= left;
+    if (left && threads->queued > 0 && running(threads) <= threads->workers) {
+        return false;
+    }
+    if (left) {
+        join_ended(threads);
+    }
+    /* Let go, nobody joins it. */
+    slot->state = threads->let_go ? SLOT_EMPTY : SLOT_ENDED;
+    threads->alive--;
+    return true;
+}
+
 static void *
 thread_main(void *arg)
 {
@@ -315,14 +396,18 @@ thread_main(void *arg)
     ScThreads *threads = slot->threads;
     current_slot = slot;
     set_name(slot);
-    void *thread = threads->work->begin(threads->context,
-                                        (unsigned)(slot - threads->slots));
-    if (thread != NULL) {
-        run_jobs(threads, slot, thread);
+    for (;;) {
+        void *thread = threads->work->begin(threads->context,
+                                            (unsigned)(slot - threads->slots));
+        if (thread != NULL) {
+            run_jobs(threads, slot, thread);
+        }
+        pthread_mutex_lock(&threads->lock);
+        if (is_over(threads, slot)) {
+            break;
+        }
+        pthread_mutex_unlock(&threads->lock);
     }
-    pthread_mutex_lock(&threads->lock);
-    slot->state = SLOT_ENDED;
-    threads->alive--;
     bool last = threads->let_go && threads->alive == 0;
     pthread_cond_broadcast(&threads->ended);
     pthread_mutex_unlock(&threads->lock);
@@ -354,6 +439,9 @@ start_thread(ScThreads *threads)
     if (rc == 0) {
         slot->state = SLOT_ALIVE;
         threads->alive++;
+        if (threads->let_go) {
+            pthread_detach(slot->id);
+        }
     }
     return rc;
 }
@@ -372,6 +460,27 @@ summon(ScThreads *threads, ScSummons *summons)
         return 0;
     }
     return threads->alive < threads->places ? start_thread(threads) : 0;
+}
+
+void
+sc_threads_keep(ScThreads *threads, int64_t span)
+{
+    pthread_mutex_lock(&threads->lock);
+    threads->keep = span;
+    pthread_mutex_unlock(&threads->lock);
+}
+
+void
+sc_threads_visit(ScThreads *threads, void (*visit)(void *thread, void *to),
+                 void *to)
+{
+    pthread_mutex_lock(&threads->lock);
+    for (unsigned i = 0; i < threads->places; i++) {
+        if (threads->slots[i].thread != NULL) {
+            visit(threads->slots[i].thread, to);
+        }
+    }
+    pthread_mutex_unlock(&threads->lock);
 }
 
 ScThreads *
@@ -411,7 +520,7 @@ sc_threads_push(ScThreads *threads, ScJob *job, ScSummons *summons)
     if (threads->closed) {
         result = SC_THREADS_CLOSED;
     }
-    else if (is_full(threads)) {
+    else if (!job->placed && is_full(threads)) {
         result = SC_THREADS_FULL;
     }
     else {
@@ -459,20 +568,6 @@ sc_threads_drain(ScThreads *threads)
     threads->queued = 0;
     pthread_mutex_unlock(&threads->lock);
     return jobs;
-}
-
-/* Under the lock.  Threads that have ended hold nothing of the pool's, so
- * joining them takes no wait. */
-static void
-join_ended(ScThreads *threads)
-{
-    for (unsigned i = 0; i < threads->places; i++) {
-        Slot *slot = &threads->slots[i];
-        if (slot->state == SLOT_ENDED) {
-            pthread_join(slot->id, NULL);
-            slot->state = SLOT_EMPTY;
-        }
-    }
 }
 
 size_t

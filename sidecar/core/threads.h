@@ -1,5 +1,6 @@
 /* Threads: the worker pool's native part.  A bounded queue of jobs, and
- * threads that are started on demand, up to a maximum, and then kept.
+ * threads that are started on demand, up to a maximum, and end when they have
+ * had nothing to do for a while.
  *
  * A thread that has run out of jobs lies on a stack of idle ones; the one
  * that lay down last is woken first, its caches still warm.  Where jobs come
@@ -12,6 +13,18 @@
  * so (block, unblock): while it does, its thread is not counted, so that one
  * more may take its place; as many as SC_THREADS_SPARE.  When it goes on, the
  * next thread that comes to the end of its job lies down.
+ *
+ * A thread that has lain idle for SC_THREADS_KEEP ends.  As the one that lay
+ * down last is woken first, slow traffic keeps as many as it needs at a time,
+ * and those at the bottom go.  Who picks an idle thread takes it off the stack
+ * and sets its word under the lock, and a thread whose time is up decides
+ * under the same lock: where its word was set it has been picked, and goes to
+ * work; where it was not it takes itself off the stack, after which nobody can
+ * pick it.  From there on it leaves: it is counted as alive, so that it is
+ * waited for, but not as one that looks into the queue, so that a job that
+ * comes now gets another.  No thread leaves while a job is queued; and the
+ * last thing it does is to look once more: a job for which no place was left,
+ * or no thread could be made, is its own, and it begins anew.
  *
  * All signals are blocked in the threads, and their names show in `ps -L` as
  * NAME-0, NAME-1, ... (15 characters, the number always whole).
@@ -34,10 +47,17 @@
 /* Most threads beyond `workers` that stand in for blocked ones. */
 #define SC_THREADS_SPARE 256
 
+/* How long an idle thread is kept: to start one costs a hundredth of a
+ * millisecond or two, but what a job has left in its thread (a connection to a
+ * database) may cost more. */
+#define SC_THREADS_KEEP (60 * INT64_C(1000000000))
+
 /* Embedded by its owner, who keeps it alive until it has run or has been
- * drained.  `thread` is what begin returned on this thread. */
+ * drained.  `thread` is what begin returned on this thread.  `placed`: whoever
+ * submits it sees to the bound, and it is taken though the queue be full. */
 typedef struct ScJob {
     struct ScJob *next;
+    bool placed;
     void (*run)(struct ScJob *job, void *thread);
 } ScJob;
 
@@ -71,6 +91,10 @@ enum {
  * errno set.  No thread is started yet. */
 ScThreads *sc_threads_new(const ScThreadsWork *work, void *context,
                           const char *name, unsigned workers, size_t room);
+
+/* Keep idle threads for so many nanoseconds (SC_NEVER: as long as the pool).
+ * Those that sleep already keep to what they were told. */
+void sc_threads_keep(ScThreads *threads, int64_t span);
 
 /* The thread that a job was given to, if it was an idle one.  Where it looks
  * out, it sees the job by itself. */
@@ -107,6 +131,11 @@ ScJob *sc_threads_drain(ScThreads *threads);
  * `until` (SC_NEVER: no limit).  How many have not: they are stuck in a job.
  * May be called again.  Not from a thread of the pool; without the GIL. */
 size_t sc_threads_join(ScThreads *threads, int64_t until);
+
+/* Look at each thread that works: visit(begin's result, to), under the lock:
+ * it may not call anything that waits. */
+void sc_threads_visit(ScThreads *threads,
+                      void (*visit)(void *thread, void *to), void *to);
 
 /* The pool whose thread this is; NULL: none's.  In the child of a fork made
  * inside a job it is the parent's, which is not to be used. */

@@ -45,18 +45,29 @@ request_of(ScState *st, PyObject *context)
 }
 
 ScOwner *
-sc_owner_current(ScState *st, PyObject *context)
+sc_owner_present(ScState *st, PyObject *context)
 {
     PyObject *found = request_of(st, context);
-    if (found == NULL) {
-        return NULL;
+    if (found != NULL && !Py_IS_TYPE(found, st->request_type)) {
+        Py_CLEAR(found);
     }
-    ScOwner *owner = (ScOwner *)found;
-    if (!Py_IS_TYPE(found, st->request_type) || owner->detached ||
-        atomic_load_explicit(&owner->verdict, memory_order_acquire) ==
-            SC_VERDICT_ENDED) {
-        Py_DECREF(found);
-        return NULL;
+    return (ScOwner *)found;
+}
+
+bool
+sc_owner_owns(const ScOwner *self)
+{
+    return !self->detached &&
+           atomic_load_explicit(&self->verdict, memory_order_acquire) !=
+               SC_VERDICT_ENDED;
+}
+
+ScOwner *
+sc_owner_current(ScState *st, PyObject *context)
+{
+    ScOwner *owner = sc_owner_present(st, context);
+    if (owner != NULL && !sc_owner_owns(owner)) {
+        Py_CLEAR(owner);
     }
     return owner;
 }

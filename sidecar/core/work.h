@@ -89,6 +89,12 @@ void sc_owner_init(ScOwner *self, ScState *st);
  * Sets no error. */
 ScOwner *sc_owner_current(ScState *st, PyObject *context);
 
+/* As above, or one that owns nothing any more. */
+ScOwner *sc_owner_present(ScState *st, PyObject *context);
+
+/* Does it own what is done in its name? */
+bool sc_owner_owns(const ScOwner *self);
+
 /* Its deadline has passed. */
 bool sc_owner_is_late(const ScOwner *self);
 

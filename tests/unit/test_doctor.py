@@ -50,7 +50,10 @@ def test_each_variable_is_read(ask):
         "SIDECAR_CLEANUP_TIMEOUT": "1",
         "SIDECAR_WORKERS": "3",
         "SIDECAR_MAX_CALLS": "7",
-        "SIDECAR_MAX_QUEUE": "0",
+        "SIDECAR_MAX_QUEUE": "5",
+        "SIDECAR_QUEUE_WAIT": "1",
+        "SIDECAR_CPU": "processes",
+        "SIDECAR_CPU_WORKERS": "2",
         "SIDECAR_NAME": "shop",
         "SIDECAR_SHUTDOWN_TIMEOUT": "2",
     }

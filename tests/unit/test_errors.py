@@ -371,6 +371,12 @@ class TestNumbers:
         "DeadlineExceeded": "SC0007",
         "ClientDisconnected": "SC0008",
         "Overloaded": "SC0009",
+        "QueueFull": "SC0010",
+        "CpuWorkerDied": "SC0011",
+        "CpuPickleError": "SC0012",
+        "CpuRemoteError": "SC0013",
+        "CpuEngineError": "SC0014",
+        "ForkRefusedError": "SC0015",
     }
 
     def test_never_change(self) -> None:

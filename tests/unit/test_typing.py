@@ -1,4 +1,4 @@
-"""The wrappers' types, as mypy and pyright see them."""
+"""The wrappers' and run_cpu's types, as mypy and pyright see them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import sidecar
 
-CHECKED = Path(__file__).resolve().parents[1] / "typing" / "wrappers.py"
+CHECKED = sorted((Path(__file__).resolve().parents[1] / "typing").glob("*.py"))
 PACKAGES = Path(sidecar.__file__).parents[1]
 
 
@@ -40,13 +40,13 @@ def check(tmp_path: Path, *arguments: str) -> None:
 
 @needs("mypy")
 def test_mypy(tmp_path: Path) -> None:
-    check(tmp_path, "mypy", "--strict", str(CHECKED))
+    check(tmp_path, "mypy", "--strict", *map(str, CHECKED))
 
 
 @needs("basedpyright")
 def test_pyright(tmp_path: Path) -> None:
     configuration = {
-        "include": [str(CHECKED)],
+        "include": [str(file) for file in CHECKED],
         "extraPaths": [str(PACKAGES)],
         "pythonVersion": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "typeCheckingMode": "strict",
