@@ -282,8 +282,14 @@ class DaskEngine(ExecutorEngine):
         self._client: Any = None
 
     def _connect(self) -> concurrent.futures.Executor:
-        if self._executor is not None and self._client.status == "closed":
-            self._executor = None  # its scheduler was away for too long
+        if self._executor is not None and self._client.status != "running":
+            if self._client.status != "closed":
+                # What is sent meanwhile may never come back.
+                raise CpuEngineError(
+                    f"run_cpu: the connection to Dask's scheduler at {self._address} is lost; it is being tried again "
+                    f"[{CpuEngineError.code}]"
+                )
+            self._executor = None  # Dask has given it up
         if self._executor is None:
             try:
                 # No more than this engine uses it: `dask.compute()` elsewhere is not sent there.

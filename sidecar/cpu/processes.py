@@ -32,7 +32,7 @@ from sidecar.errors import CpuEngineError, CpuWorkerDied
 
 __all__ = ["IDLE_SECONDS", "ProcessEngine"]
 
-# How long a process is kept without a call.
+# How long a process is kept without a call, at least; and at most twice as long.
 IDLE_SECONDS = 60.0
 # What the end of an idle process takes at most, before it is killed.
 _END_SECONDS = 2.0
@@ -245,7 +245,9 @@ class ProcessEngine(Engine):
                     queued = None
                     slot.idle_since = time.monotonic()
                     self._idle.append(slot)
-                    self._look.release()
+                    # The keeper, which is not woken for this, looks again after IDLE_SECONDS at most.
+                    if self._closed:
+                        self._look.release()
                 else:
                     queued = self._queue.popleft()
                     self._busy.add(slot)
