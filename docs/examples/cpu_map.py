@@ -1,6 +1,7 @@
 """A long batch: many calls at a time, their results in order."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 
 import sidecar
@@ -28,6 +29,8 @@ def only_the_first(bridge: sidecar.Sidecar) -> None:
 
 
 if __name__ == "__main__":
+    # What runs while it is cancelled goes on, and the log names it.
+    logging.basicConfig(level=logging.ERROR)
     with sidecar.Sidecar(cpu="processes", cpu_workers=2) as bridge:
         all_of_them(bridge)
         only_the_first(bridge)
