@@ -130,7 +130,8 @@ sc_scope_init(PyObject *module)
 {
     ScState *st = sc_state_of_module(module);
     st->request_var = PyContextVar_New("sidecar_request", NULL);
-    if (st->request_var == NULL) {
+    if (st->request_var == NULL ||
+        PyModule_AddObjectRef(module, "_request_var", st->request_var) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, scope_functions);

@@ -22,6 +22,7 @@ _P = ParamSpec("_P")
 
 _C_API: object
 _lineage: ContextVar[object]
+_request_var: ContextVar[Request]
 
 def run_sync(
     awaitable: Awaitable[_T],

@@ -157,15 +157,7 @@ class ExecutorEngine(Engine):
     def _came_back(self, call: Call, packed: bool, done: concurrent.futures.Future[Any]) -> None:
         self._forget(call)
         if done.cancelled():
-            if self._closed or call.future.done():
-                call.future.cancel()
-            else:
-                call.future.fail(
-                    CpuWorkerDied(
-                        f"run_cpu: the executor dropped {call.name}: it was shut down, or has lost its workers "
-                        f"[{CpuWorkerDied.code}]"
-                    )
-                )
+            self._dropped(call)
             return
         try:
             error = done.exception()
@@ -178,6 +170,10 @@ class ExecutorEngine(Engine):
             del failure
         else:
             call.future.settle(result)
+
+    def _dropped(self, call: Call) -> None:
+        """Cancelled over there: for us, or by somebody else."""
+        call.future.cancel()
 
     def _judge(self, call: Call, error: BaseException) -> BaseException:
         """The function's own errors come back packed: this is the executor's."""
@@ -317,6 +313,17 @@ class DaskEngine(ExecutorEngine):
         for call in queued:
             call.future.fail(CpuEngineError(*error.args))
             self.room.made()
+
+    def _dropped(self, call: Call) -> None:
+        """Where the scheduler goes, Dask cancels what it had."""
+        if self._closed or call.future.done():
+            super()._dropped(call)
+        else:
+            call.future.fail(
+                CpuWorkerDied(
+                    f"run_cpu: the scheduler of Dask's went in the middle of {call.name} [{CpuWorkerDied.code}]"
+                )
+            )
 
     def _disconnect(self, timeout: float) -> None:
         client, self._client = self._client, None

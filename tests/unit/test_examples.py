@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
+NEEDS = (("gevent_app.py", "gevent"), ("opentelemetry_app.py", "opentelemetry.sdk"), ("celery_app.py", "celery"))
 SHOWN = re.compile(r"^( *)```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_example_runs_and_prints_what_it_says(example: Path, tmp_path: Path) -> None:
-    for name, package in (("gevent_app.py", "gevent"), ("opentelemetry_app.py", "opentelemetry.sdk")):
+    for name, package in NEEDS:
         if example.name == name:
             pytest.importorskip(package, reason=f"there may be no {package} for this Python yet")
     said = re.findall(r"# -> (.*)$", example.read_text(), re.MULTILINE)
