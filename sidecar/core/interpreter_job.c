@@ -6,7 +6,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <structmember.h>
 
 /* More functions than these are forgotten, and looked at again. */
 enum { FUNCTIONS = 2048 };
@@ -262,12 +261,7 @@ end_orphan(ScFarJob *job)
 static void
 finish(ScFarJob *job, PyObject *method, PyObject *value)
 {
-    bool is_orphan;
-    Py_BEGIN_CRITICAL_SECTION(job);
-    job->ended = true;
-    is_orphan = job->is_orphan;
-    Py_END_CRITICAL_SECTION();
-    if (is_orphan) {
+    if (atomic_exchange(&job->state, SC_FAR_ENDED) == SC_FAR_ORPHAN) {
         end_orphan(job);
     }
     if (job->pool->was_full) {
@@ -322,7 +316,7 @@ sc_far_job_tell(ScFarJob *job, ScFarOutcome outcome, ScMessage *answer)
         tell_error(job, load_error(job, answer));
         return;
     }
-    if (job->is_orphan) {
+    if (atomic_load(&job->state) == SC_FAR_ORPHAN) {
         finish(job, NULL, NULL);
         return;
     }
@@ -352,16 +346,23 @@ job_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-static PyMemberDef job_members[] = {
-    {"ended", T_BOOL, offsetof(ScFarJob, ended), READONLY,
-     "It has run to its end, or was told that it will not."},
-    {0},
+static PyObject *
+job_get_ended(PyObject *self, void *Py_UNUSED(closure))
+{
+    ScFarJob *job = (ScFarJob *)self;
+    return PyBool_FromLong(atomic_load(&job->state) == SC_FAR_ENDED);
+}
+
+static PyGetSetDef job_getset[] = {
+    {"ended", job_get_ended, NULL,
+     "It has run to its end, or was told that it will not.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot job_slots[] = {
     {Py_tp_doc, (void *)"A call on its way through an InterpreterPool."},
     {Py_tp_dealloc, SC_SLOT(job_dealloc)},
-    {Py_tp_members, job_members},
+    {Py_tp_getset, job_getset},
     {0, NULL},
 };
 

@@ -189,15 +189,13 @@ pool_cancel(PyObject *self, PyObject *arg)
         Py_DECREF(job);
         Py_RETURN_FALSE;
     }
-    bool runs;
-    Py_BEGIN_CRITICAL_SECTION(job);
-    runs = !job->ended;
-    if (runs && !job->is_orphan) {
-        job->is_orphan = true;
-        atomic_fetch_add(&pool->core->orphans, 1);
+    /* Counted before it is one: who ends it counts down. */
+    int state = SC_FAR_WANTED;
+    atomic_fetch_add(&pool->core->orphans, 1);
+    if (!atomic_compare_exchange_strong(&job->state, &state, SC_FAR_ORPHAN)) {
+        atomic_fetch_sub(&pool->core->orphans, 1);
     }
-    Py_END_CRITICAL_SECTION();
-    return PyBool_FromLong(runs);
+    return PyBool_FromLong(state != SC_FAR_ENDED);
 }
 
 /* -- its end -------------------------------------------------------------- */
@@ -212,7 +210,7 @@ cancel_jobs(ScQueued *jobs)
         jobs = jobs->next;
         ScState *st = job->pool->st;
         PyObject *future = Py_NewRef(job->future);
-        job->ended = true;
+        atomic_store(&job->state, SC_FAR_ENDED);
         sc_far_job_clear(job);
         Py_DECREF(job);
         PyObject *told = PyObject_CallMethodNoArgs(future, st->str_cancel);

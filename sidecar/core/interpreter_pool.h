@@ -79,6 +79,8 @@ typedef struct {
 } ScFarFunction;
 
 typedef enum { SC_FAR_NAMED, SC_FAR_NAMED_PICKLED, SC_FAR_PICKLED } ScFarKind;
+/* An orphan runs though nobody wants its outcome.  It ends once. */
+typedef enum { SC_FAR_WANTED, SC_FAR_ORPHAN, SC_FAR_ENDED } ScFarState;
 typedef enum { SC_FAR_PLAIN, SC_FAR_LOADED, SC_FAR_FAILED } ScFarOutcome;
 
 typedef struct {
@@ -95,7 +97,7 @@ typedef struct {
     const ScFarFunction *function;
     ScFarKind kind;
     ScMessage question;
-    bool is_orphan, ended;
+    atomic_int state; /* ScFarState */
 } ScFarJob;
 
 /* A worker's far objects: functions of far_interpreter.py and their like. */

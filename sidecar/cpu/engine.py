@@ -136,7 +136,8 @@ class CpuFuture(_submit.Submitted):
 
     def fail(self, error: BaseException) -> None:
         if not self._is_mine_to_end() or not self.set_running_or_notify_cancel():
-            if not isinstance(error, concurrent.futures.CancelledError):
+            # An interpreter that has to end ends what runs there by SystemExit.
+            if not isinstance(error, (concurrent.futures.CancelledError, SystemExit)):
                 self._log(error, " after it was given up")
         else:
             self.set_exception(error)

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing.resource_tracker
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,15 @@ if hasattr(_core, "InterpreterPool"):
     ENGINES.append("interpreters")
 # Where a call is pickled, and is in no caller's thread.
 FAR = [engine for engine in ENGINES if engine not in ("threads", "executor")]
+
+
+def picked(engine: str) -> str:
+    """What ``auto`` stands for on this Python."""
+    if engine != "auto":
+        return engine
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "threads"
+    return "interpreters" if sys.version_info >= (3, 14) else "processes"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -57,7 +57,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def bridge(recorder: Recorder) -> Iterator[sidecar.Sidecar]:
-    with sidecar.Sidecar(cpu=recorder, cpu_workers=2, shutdown_timeout=0.1) as made:
+    with sidecar.Sidecar(cpu=recorder, cpu_workers=2, shutdown_timeout=1.0) as made:
         yield made
 
 
