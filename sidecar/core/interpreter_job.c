@@ -253,8 +253,9 @@ call_hook(PyObject *hook, PyObject *first, PyObject *second)
 static void
 end_orphan(ScFarJob *job)
 {
-    atomic_fetch_sub(&job->pool->core->orphans, 1);
+    /* Who sees that there is none may look for what was said of it. */
     call_hook(job->pool->orphan_ended, job->call, NULL);
+    atomic_fetch_sub(&job->pool->core->orphans, 1);
 }
 
 /* `value` NULL: there is none, for an orphan only. */

@@ -19,6 +19,7 @@ from unit import cpu_work as work
 from unit.cpu_bridges import ENGINES, FAR, begun, bridge_on, go, tracker, warm  # noqa: F401
 
 import sidecar
+from sidecar.cpu import run
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -374,12 +375,14 @@ def test_an_orphans_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
         wait_for(lambda: "failed after it was given up" in caplog.text, "the log tells")
 
 
-def test_short_calls_in_a_row_are_looked_out_for() -> None:
+def test_short_calls_in_a_row_are_looked_out_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_SHORT", 3600.0)
     with sidecar.Sidecar(cpu="threads", cpu_workers=1) as bridge:
         for number in range(50):
             assert bridge.run_cpu(work.add, number, 1) == number + 1
-        assert bridge._cpu.short > 0
-        bridge.run_cpu(time.sleep, 0.01)
+        assert bridge._cpu.short == 50
+        monkeypatch.setattr(run, "_SHORT", 0.0)
+        assert bridge.run_cpu(work.add, 1, 1) == 2
         assert bridge._cpu.short == 0  # it was not short, so the next one is slept for
 
 
