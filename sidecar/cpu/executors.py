@@ -143,7 +143,8 @@ class ExecutorEngine(Engine):
             return
         with self._lock:
             self._there[call] = sent
-        sent.add_done_callback(functools.partial(self._came_back, call, packed is not None))
+        # The executor's future keeps its callbacks, and without a GIL it is freed no sooner than this thread wakes.
+        sent.add_done_callback(functools.partial(self._came_back, [call], packed is not None))
         if call.future.cancelled():
             self._drop(call)  # meanwhile
 
@@ -154,7 +155,8 @@ class ExecutorEngine(Engine):
     def _fail_queued(self, error: BaseException) -> None:
         """Nothing could be sent: not by this executor, as far as it knows."""
 
-    def _came_back(self, call: Call, packed: bool, done: concurrent.futures.Future[Any]) -> None:
+    def _came_back(self, held: list[Call], packed: bool, done: concurrent.futures.Future[Any]) -> None:
+        call = held.pop()
         self._forget(call)
         if done.cancelled():
             self._dropped(call)

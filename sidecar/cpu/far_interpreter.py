@@ -36,6 +36,17 @@ def begin(prepared: bytes) -> None:
     path, argv, _main = marshal.loads(prepared)
     sys.path[:] = path
     sys.argv[:] = argv
+    if (3, 13) <= sys.version_info < (3, 13, 3):
+        import atexit
+
+        atexit.register(_forget_thread)
+
+
+def _forget_thread() -> None:
+    """What ``threading`` knows this thread by complains if it goes with the module (CPython's gh-130522)."""
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        vars(threading._thread_local_info).clear()
 
 
 def need_main() -> None:
