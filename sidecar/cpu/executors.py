@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from sidecar import _core
-from sidecar._support import native_lock, start_thread
+from sidecar._support import logger, native_lock, start_thread
 from sidecar.cpu import far
 from sidecar.cpu.engine import Call, CpuFuture, Engine, closed, full
 from sidecar.cpu.pick import count_cpus
@@ -329,8 +329,12 @@ class DaskEngine(ExecutorEngine):
 
     def _disconnect(self, timeout: float) -> None:
         client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        try:
             client.close(timeout=max(timeout, 1.0))
+        except (OSError, TimeoutError) as error:  # it is given up either way
+            logger.warning("the connection to Dask's scheduler at %s did not end in time: %s", self._address, error)
 
 
 def _import_distributed() -> Any:
