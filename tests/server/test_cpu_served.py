@@ -122,7 +122,14 @@ def test_the_deadline(start, engine):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_stop_leaves_nothing(start, engine, number):
     server = start(engine)
-    server.get_many(["/check"] * 8, 4)
+    pids: set[int] = set()
+
+    def all_answer() -> bool:
+        pids.update(response.json()["pid"] for response in server.get_many(["/check"] * 8, 4))
+        return len(pids) == 2
+
+    # gunicorn's worker that is told to stop while it boots does not hear of it.
+    wait_for(all_answer, "both workers have started")
     far = far_processes(server)
     assert bool(far) is (engine == "processes")
     server.stop(number)  # waits for all that it had
