@@ -28,10 +28,15 @@ give_event(ScServed *self)
     if (self->events == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    if (sc_call_release(self->call, event) && self->complete) {
-        /* The server ends the request now, but what follows the response is
-         * the application's, and of this request. */
+    /* The server ends the request as soon as the thread goes on, but what
+     * follows the response is the application's, and of this request. */
+    bool holds = self->complete && self->request != NULL && !self->held;
+    if (holds) {
         sc_served_hold(self);
+    }
+    if (!sc_call_release(self->call, event) && holds) {
+        self->held = false;
+        sc_owner_release((ScOwner *)self->request);
     }
     Py_DECREF(event);
 }

@@ -14,8 +14,8 @@
  * `cancel_posted`.  `verdict` and `struck` may be set by any thread, which
  * gives the request its verdict; `work` is the ring's (work.h).  Every op in
  * the inbox, the finished list and the task own a reference.  The garbage
- * collector tracks it only as an orphan: before that a caller's frame holds
- * it.  All of it happens attached.  */
+ * collector tracks it only as an orphan, or once its caller was released:
+ * before that a caller's frame holds it.  All of it happens attached.  */
 #ifndef SIDECAR_CORE_CALL_H
 #define SIDECAR_CORE_CALL_H
 
