@@ -18,7 +18,8 @@ import sidecar
 scenario = Scenarios()
 logging.getLogger("sidecar").setLevel(logging.CRITICAL)
 
-bridge = sidecar.Sidecar(name="leaks", workers=2, cleanup_timeout=0.05).start()
+bridge = sidecar.Sidecar(name="leaks", workers=2, cleanup_timeout=60).start()
+brief = sidecar.Sidecar(name="brief", workers=2, cleanup_timeout=0.01).start()
 run: Any = bridge.run_sync
 closed = sidecar.Sidecar(name="closed")
 closed.start().shutdown()
@@ -254,16 +255,25 @@ def orphans() -> None:
     """Given up, and ended later."""
     over = threading.Event()
 
+    async def event() -> asyncio.Event:
+        return asyncio.Event()
+
+    given_up = brief.run_sync(event(), timeout=60)
+
     async def work() -> None:
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(0.1)
+            await given_up.wait()
             over.set()
 
-    refused(sidecar.CallTimeoutError, run, work(), timeout=0.0002)
+    async def let_go() -> None:
+        given_up.set()
+
+    refused(sidecar.CallTimeoutError, brief.run_sync, work(), timeout=0.0002)
+    brief.run_sync(let_go(), timeout=60)
     assert over.wait(20)
-    run(nap())
+    brief.run_sync(nap(), timeout=60)
 
 
 @scenario()

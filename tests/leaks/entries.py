@@ -16,7 +16,7 @@ from sidecar import to_caller
 
 scenario = Scenarios()
 
-bridge = sidecar.Sidecar(name="entries", workers=2, cleanup_timeout=0.05).start()
+bridge = sidecar.Sidecar(name="entries", workers=2, cleanup_timeout=60).start()
 pair = sidecar.Sidecar(name="left").start(), sidecar.Sidecar(name="right").start()
 closed = sidecar.Sidecar(name="closed")
 closed.start().shutdown()

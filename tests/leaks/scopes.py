@@ -16,7 +16,7 @@ from sidecar import _core
 
 scenario = Scenarios()
 
-bridge = sidecar.Sidecar(name="scopes", workers=2, cleanup_timeout=0.05).start()
+bridge = sidecar.Sidecar(name="scopes", workers=2, cleanup_timeout=60).start()
 run: Any = bridge.run_sync
 TRACED = {
     "REMOTE_ADDR": "127.0.0.1",

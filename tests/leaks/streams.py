@@ -20,7 +20,7 @@ scenario = Scenarios()
 logging.getLogger("sidecar").setLevel(logging.CRITICAL)
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
-bridge = sidecar.Sidecar(name="leaks", workers=2, cleanup_timeout=0.02).start()
+bridge = sidecar.Sidecar(name="leaks", workers=2, cleanup_timeout=60).start()
 stream: Any = bridge.stream
 hasty = sidecar.Sidecar(name="hasty", timeout=0.005, cleanup_timeout=0.005).start()
 var: contextvars.ContextVar[object] = contextvars.ContextVar("var")
