@@ -1,0 +1,405 @@
+"""Async generators and context managers of a Synchronizer, for callers of both sides; each lives in one task."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sidecar._submit import _context_of_nobody
+from sidecar._support import logger
+from sidecar._wrap_common import cut, set_cause_in_body, shown
+
+if TYPE_CHECKING:
+    from sidecar.synchronizer import Synchronizer
+
+_Step = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+
+# -- for blocking callers ---------------------------------------------------------
+
+
+class Watched:
+    """An async iterator that tells when its ``aclose()`` is through: a stream that is dropped does not wait."""
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self._given_up = False
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    def __anext__(self) -> Any:
+        return self._iterator.__anext__()
+
+    def asend(self, value: Any) -> Any:
+        if value is None:
+            return self._iterator.__anext__()
+        return self._iterator.asend(value)
+
+    def athrow(self, *error: Any) -> Any:
+        return self._iterator.athrow(*error)
+
+    async def aclose(self) -> None:
+        close = getattr(self._iterator, "aclose", None)
+        try:
+            if close is not None:
+                await close()
+        except BaseException as error:
+            if self._given_up or isinstance(error, asyncio.CancelledError):
+                raise
+            self.error = error
+        finally:
+            self.over.set()
+
+    def wait(self, seconds: float) -> None:
+        """For the end of the cleanup, and raise what it has raised."""
+        if not self.over.wait(seconds):
+            self._given_up = True
+            logger.warning("Synchronizer: %s does not close within %g s; it goes on", shown(self._iterator), seconds)
+        if self.error is not None:
+            raise self.error
+
+
+def blocking_stream(owner: Synchronizer, iterator: Any, outward: Callable[[Any], Any]) -> Generator[Any, Any, None]:
+    """The generator for ``for``; the stream, which is made now, keeps the context that this is called in."""
+    watched = Watched(iterator)
+    return _blocking_steps(owner, [owner._life.bridge().stream(watched)], watched, outward)
+
+
+def _blocking_steps(
+    owner: Synchronizer, streams: list[Any], watched: Watched, outward: Callable[[Any], Any]
+) -> Generator[Any, Any, None]:
+    # Held by the list only: taken out of it, the stream is dropped, which closes the iterator in its own task.
+    early = False
+    try:
+        value = next(streams[0])
+        while True:
+            try:
+                sent = yield outward(value)
+            except GeneratorExit:
+                early = True
+                raise
+            except BaseException as error:
+                value = streams[0].throw(error)
+            else:
+                value = streams[0].send(sent)
+    except StopIteration:
+        return
+    except BaseException as error:
+        if not early:
+            cut(error)
+        raise
+    finally:
+        streams.clear()
+        if early and not sys.is_finalizing() and not owner._life.is_here():
+            watched.wait(owner.finalizer_timeout)
+
+
+# -- one task for all steps -------------------------------------------------------
+
+
+class Producer:
+    """An async iterator, and the task that all of its steps run in. Used on its loop only."""
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self._context = _context_of_nobody()
+        self._task: asyncio.Task[None] | None = None
+        self._order: tuple[_Step, Any, asyncio.Future[Any]] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._leaving = False
+        self.over = False
+
+    async def step(self, step: _Step, value: Any = None) -> Any:
+        """Have the task do ``await step(iterator, value)``. Cancelled here, the step is cancelled and waited for."""
+        if self._order is not None:
+            raise RuntimeError(f"{shown(self._iterator)} is already running")
+        if self.over:
+            raise StopAsyncIteration
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._order = (step, value, answer)
+        if self._task is None:
+            self._begin()
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        try:
+            await asyncio.wait((answer,))
+        except asyncio.CancelledError:
+            if not answer.done() and self._task is not None:
+                self._task.cancel()
+            await asyncio.wait((answer,))
+            answer.cancelled() or answer.exception()
+            raise
+        return answer.result()
+
+    def close_later(self, owner: Synchronizer) -> None:
+        """From any thread: close it after the step that it is in."""
+        loop = owner._life.loop()
+        if loop is not None and not self.over:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile, and has closed the iterator
+                loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._leaving = True
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        coro: Any = self._serve()
+        name = getattr(self._iterator, "__qualname__", type(self._iterator).__qualname__)
+        coro.__name__ = coro.__qualname__ = name
+        if sys.version_info >= (3, 11):
+            self._task = loop.create_task(coro, context=self._context)
+        else:
+            self._task = self._context.run(loop.create_task, coro)
+        _producers.add(self)
+        self._task.add_done_callback(self._ended)
+
+    async def _serve(self) -> None:
+        while not self.over:
+            if self._order is None and self._leaving:
+                self.over = True
+                await aclose(self._iterator, None)
+            elif self._order is None:
+                self._idle = asyncio.get_running_loop().create_future()
+                try:
+                    await self._idle
+                except asyncio.CancelledError:
+                    # The loop comes to its end.
+                    self.over = True
+                    await aclose(self._iterator, None)
+                    raise
+            else:
+                await self._answer(*self._order)
+
+    async def _answer(self, step: _Step, value: Any, answer: asyncio.Future[Any]) -> None:
+        failure: BaseException | None = None
+        result: Any = None
+        try:
+            result = await step(self._iterator, value)
+        except BaseException as error:
+            failure = error
+            if isinstance(error, asyncio.CancelledError) and sys.version_info >= (3, 11) and self._task is not None:
+                while self._task.uncancel():
+                    pass
+        self._order = None
+        if step is aclose or (failure is not None and hasattr(self._iterator, "ag_frame")):
+            self.over = True  # a generator that has raised is at its end
+        if answer.done():
+            return
+        if failure is None:
+            answer.set_result(result)
+        elif isinstance(failure, asyncio.CancelledError):
+            answer.cancel()
+        elif isinstance(failure, StopIteration):
+            answer.set_exception(RuntimeError("an async iterator raised StopIteration"))
+        else:
+            answer.set_exception(failure)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        _producers.discard(self)
+        self.over = True
+        order, self._order = self._order, None
+        if order is not None and not order[2].done():
+            order[2].cancel()  # the task was cancelled before its first step
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("Synchronizer: closing %s failed", shown(self._iterator), exc_info=task.exception())
+
+
+_producers: set[Producer] = set()
+
+
+async def asend(iterator: Any, value: Any) -> Any:
+    return await (iterator.__anext__() if value is None else iterator.asend(value))
+
+
+async def athrow(iterator: Any, error: BaseException) -> Any:
+    return await iterator.athrow(error)
+
+
+async def aclose(iterator: Any, _: Any) -> None:
+    close = getattr(iterator, "aclose", None)
+    if close is not None:
+        await close()
+
+
+async def _close_within(producer: Producer, seconds: float) -> None:
+    """Close it; after ``seconds`` it goes on by itself."""
+    closing = asyncio.get_running_loop().create_task(producer.step(aclose))
+    _closing.add(closing)
+    closing.add_done_callback(_closed)
+    done, _ = await asyncio.wait((closing,), timeout=seconds)
+    if done:
+        closing.result()
+    else:
+        logger.warning("Synchronizer: %s does not close within %g s; it goes on", shown(producer._iterator), seconds)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _closed(task: asyncio.Task[None]) -> None:
+    _closing.discard(task)
+    if not task.cancelled():
+        task.exception()
+
+
+# -- for async callers ------------------------------------------------------------
+
+
+def async_stream(owner: Synchronizer, iterator: Any, outward: Callable[[Any], Any]) -> AsyncGenerator[Any, Any]:
+    """The async generator for ``async for`` on any loop."""
+    return _async_steps(owner, iterator, Producer(iterator), outward)
+
+
+async def _async_steps(
+    owner: Synchronizer, iterator: Any, producer: Producer, outward: Callable[[Any], Any]
+) -> AsyncGenerator[Any, Any]:
+    name = getattr(iterator, "__qualname__", type(iterator).__qualname__)
+    try:
+        value = await owner._await(producer.step(asend), name)
+        while True:
+            try:
+                sent = yield outward(value)
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                value = await owner._await(producer.step(athrow, error), name)
+            else:
+                value = await owner._await(producer.step(asend, sent), name)
+    except StopAsyncIteration:
+        return
+    except GeneratorExit:
+        if not sys.is_finalizing():
+            await owner._await(_close_within(producer, owner.finalizer_timeout), name)
+        raise
+    except asyncio.CancelledError:
+        producer.close_later(owner)  # where the step did not end it, or goes on: nobody waits any more
+        raise
+    except BaseException as error:
+        cut(error)
+        raise
+
+
+# -- async context managers -------------------------------------------------------
+
+
+async def _stay(manager: Any, suppressed: list[bool]) -> AsyncGenerator[Any, Any]:
+    kind = type(manager)
+    value = await kind.__aenter__(manager)
+    try:
+        exc_info = yield value
+    except BaseException as error:
+        # Nobody leaves it any more: the loop comes to its end.
+        end = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
+        if not await kind.__aexit__(manager, type(end), end, end.__traceback__):
+            raise
+        return
+    suppressed.append(bool(await kind.__aexit__(manager, *exc_info)))
+
+
+async def _leave(generator: Any, exc_info: Any) -> None:
+    try:
+        await generator.asend(exc_info)
+    except StopAsyncIteration:
+        return
+    raise RuntimeError("a stay went on after its end")
+
+
+def _who() -> object:
+    """The task, or the thread, whose stay it is: several may be inside at once."""
+    running = asyncio._get_running_loop()
+    task = None if running is None else asyncio.current_task(running)
+    return threading.get_ident() if task is None else task
+
+
+class Stays:
+    """The stays in one async context manager: entered and left in one task each, whichever side does either."""
+
+    def __init__(self, owner: Synchronizer, manager: Any) -> None:
+        self._owner = owner
+        self._manager = manager
+        self._open: list[tuple[object, Producer, list[bool]]] = []
+
+    def enter(self) -> tuple[Coroutine[Any, Any, Any], str]:
+        suppressed: list[bool] = []
+        producer = Producer(_stay(self._manager, suppressed))
+        return self._enter(_who(), producer, suppressed), f"{type(self._manager).__qualname__}.__aenter__"
+
+    async def _enter(self, who: object, producer: Producer, suppressed: list[bool]) -> Any:
+        value = await producer.step(asend)
+        self._open.append((who, producer, suppressed))
+        return value
+
+    def leave(self, exc_info: tuple[Any, ...]) -> tuple[Coroutine[Any, Any, bool], str]:
+        return self._leave(_who(), exc_info), f"{type(self._manager).__qualname__}.__aexit__"
+
+    async def _leave(self, who: object, exc_info: tuple[Any, ...]) -> bool:
+        if not self._open:
+            # Entered by other means, before it was wrapped, say.
+            return bool(await type(self._manager).__aexit__(self._manager, *exc_info))
+        own = [index for index, stay in enumerate(self._open) if stay[0] == who]
+        _, producer, suppressed = self._open.pop(own[-1] if own else -1)
+        try:
+            await producer.step(_leave, exc_info)
+        except StopAsyncIteration:
+            raise RuntimeError(f"{shown(self._manager)} was left after its loop had ended it") from None
+        except BaseException as raised:
+            set_cause_in_body(raised, exc_info[1])
+            raise
+        return bool(suppressed and suppressed[0])
+
+
+class Context:
+    """An async context manager that a wrapped function has returned: for ``with`` and ``async with``."""
+
+    def __init__(self, owner: Synchronizer, manager: Any) -> None:
+        self.__wrapped__ = manager
+        self._owner = owner
+        self._stays = Stays(owner, manager)
+        # Passed back in, it is the manager itself.
+        self.__dict__[owner._translator.original_key] = manager
+
+    def __repr__(self) -> str:
+        return f"<context manager of {self._owner!r}: {shown(self.__wrapped__)}>"
+
+    def __enter__(self) -> Any:
+        try:
+            return self._owner.translate_out(self._owner._block(*self._stays.enter()))
+        except BaseException as error:
+            cut(error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            suppressed: bool = self._owner._block(*self._stays.leave((kind, error, traceback)))
+        except BaseException as raised:
+            cut(raised)
+            raise
+        return suppressed
+
+    async def __aenter__(self) -> Any:
+        try:
+            return self._owner.translate_out(await self._owner._await(*self._stays.enter()))
+        except BaseException as error:
+            cut(error)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            suppressed: bool = await self._owner._await(*self._stays.leave((kind, error, traceback)))
+        except BaseException as raised:
+            cut(raised)
+            raise
+        return suppressed
