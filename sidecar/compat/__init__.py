@@ -1,0 +1,1 @@
+"""Other projects' public names, on a sidecar bridge: change one import, keep the code."""

@@ -1,0 +1,119 @@
+"""Run a project's tests in a process of their own, its names redirected, and count."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compat import sources
+from compat.project import Project
+
+import sidecar
+
+INSIDE = Path(__file__).with_name("inside")
+SECONDS = 400.0
+
+# pytest notes each test in os.environ.
+_ENVIRONMENT = dict(os.environ)
+
+
+@dataclass
+class Verdict:
+    """What a project's tests came to on this Python."""
+
+    project: str
+    release: str
+    passed: int = 0
+    skipped: int = 0
+    expected: int = 0
+    excluded: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def run(project: Project, python: str) -> Verdict:
+    verdict = Verdict(project.name, project.sdist_for(python))
+    excluded = project.excluded_for(python)
+    with tempfile.TemporaryDirectory(prefix="compat-") as where:
+        folder, home = Path(where, "tests"), Path(where, "home")
+        folder.mkdir()
+        home.mkdir()
+        sources.copied(project, python, folder)
+        report = Path(where, "report.json")
+        environment = _environment(project, home)
+        environment["SIDECAR_COMPAT_REPORT"] = str(report)
+        environment["SIDECAR_COMPAT_EXCLUDED"] = json.dumps([each.tests for each in excluded])
+        command = [str(sources.environment(project, python)), "-m", "pytest", "-p", "compat_plugin", "--timeout=60"]
+        command += ["--rootdir", str(folder), "-p", "no:cacheprovider", "-q", *project.arguments, *project.tests]
+        status, output = _bounded(command, folder, environment, Path(where, "output"))
+        found = json.loads(report.read_text()) if report.exists() else None
+    if found is None:
+        verdict.failures.append(f"{project.name}'s tests did not get to their end (status {status}):\n{output[-8000:]}")
+        return verdict
+    for test, outcome in found["outcomes"].items():
+        if outcome == "failed":
+            verdict.failures.append(f"{test} failed:\n{found['said'][test]}")
+        else:
+            setattr(verdict, outcome, getattr(verdict, outcome) + 1)
+    for each in excluded:
+        count = found["excluded"][each.tests]
+        verdict.excluded[each.tests] = count
+        if not count and not each.may_lack:
+            verdict.failures.append(f"{each.tests} is left out, and does not exist")
+    if not verdict.passed and not verdict.failures:
+        verdict.failures.append(f"none of {project.name}'s tests was run:\n{output[-8000:]}")
+    return verdict
+
+
+def _environment(project: Project, home: Path) -> dict[str, str]:
+    """Sidecar as this process has it, and nothing else of this process's."""
+    ours = home / "sidecar-only"
+    ours.mkdir()
+    (ours / "sidecar").symlink_to(Path(sidecar.__file__).parent)
+    kept = {
+        name: value
+        for name, value in _ENVIRONMENT.items()
+        if not name.startswith(("PYTHON", "PYTEST", "SIDECAR")) or name == "PYTHON_GIL"
+    }
+    return {
+        **kept,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONPATH": os.pathsep.join([str(INSIDE), str(ours)]),
+        "SIDECAR_COMPAT_REDIRECT": json.dumps(dict(project.redirect)),
+        **project.environment,
+    }
+
+
+def _bounded(command: list[str], cwd: Path, environment: dict[str, str], output: Path) -> tuple[int | str, str]:
+    """Run it with a limit of time; its children end with it."""
+    with open(output, "w") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status: int | str
+        try:
+            status = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            status = f"none after {SECONDS:g} s"
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+    return status, output.read_text(errors="replace")
