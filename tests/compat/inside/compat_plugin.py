@@ -26,9 +26,8 @@ def _entry(node: str) -> str | None:
 
 def _tests_in(path: Path) -> int:
     """As many as there are functions, where importing the file may fail."""
-    functions = (
-        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    )
+    nodes = ast.walk(ast.parse(path.read_text()))
+    functions = (node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
     return sum(function.name.startswith("test") for function in functions)
 
 
