@@ -50,7 +50,7 @@ class Life:
         return bridge.get_loop() if bridge is not None and bridge.is_running() else None
 
     def is_here(self) -> bool:
-        """Whether this is code of its loop."""
+        """Whether this is code of its loop, and it was not closed."""
         running = asyncio._get_running_loop()
         return running is not None and running is self.loop()
 

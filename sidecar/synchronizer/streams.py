@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar._submit import _context_of_nobody
 from sidecar._support import logger
 from sidecar._wrap_common import cut, set_cause_in_body, shown
+from sidecar.errors import BridgeClosedError
 
 if TYPE_CHECKING:
     from sidecar.synchronizer import Synchronizer
@@ -23,11 +25,15 @@ _Step = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
 
 class Watched:
-    """An async iterator that tells when its ``aclose()`` is through: a stream that is dropped does not wait."""
+    """An async iterator that tells when it was ended between two steps: a stream that is dropped does not wait.
+
+    It is ended by ``aclose()``, or by ``athrow()`` where its loop comes to its end.
+    """
 
     def __init__(self, iterator: Any) -> None:
         self._iterator = iterator
         self._given_up = False
+        self._process = os.getpid()
         self.over = threading.Event()
         self.error: BaseException | None = None
 
@@ -42,8 +48,12 @@ class Watched:
             return self._iterator.__anext__()
         return self._iterator.asend(value)
 
-    def athrow(self, *error: Any) -> Any:
-        return self._iterator.athrow(*error)
+    async def athrow(self, *error: Any) -> Any:
+        try:
+            return await self._iterator.athrow(*error)
+        except BaseException:
+            self.over.set()
+            raise
 
     async def aclose(self) -> None:
         close = getattr(self._iterator, "aclose", None)
@@ -59,6 +69,8 @@ class Watched:
 
     def wait(self, seconds: float) -> None:
         """For the end of the cleanup, and raise what it has raised."""
+        if self._process != os.getpid():
+            return  # it is the parent's
         if not self.over.wait(seconds):
             self._given_up = True
             logger.warning("Synchronizer: %s does not close within %g s; it goes on", shown(self._iterator), seconds)
@@ -88,7 +100,8 @@ def _blocking_steps(
             except BaseException as error:
                 value = streams[0].throw(error)
             else:
-                value = streams[0].send(sent)
+                # The same step; this one is called without a method's look-up.
+                value = next(streams[0]) if sent is None else streams[0].send(sent)
     except StopIteration:
         return
     except BaseException as error:
@@ -105,26 +118,37 @@ def _blocking_steps(
 
 
 class Producer:
-    """An async iterator, and the task that all of its steps run in. Used on its loop only."""
+    """An async iterator, and the task that all of its steps run in. Used on its loop only.
 
-    def __init__(self, iterator: Any) -> None:
+    The task ends with the iterator: when a step has raised, when the generator is at its end, when it is closed, or
+    when the loop comes to its end.
+    """
+
+    def __init__(self, owner: Synchronizer, iterator: Any) -> None:
+        self._life = owner._life
         self._iterator = iterator
         self._context = _context_of_nobody()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._order: tuple[_Step, Any, asyncio.Future[Any]] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._leaving = False
+        self._lost = False  # its loop has come to its end before it
         self.over = False
 
     async def step(self, step: _Step, value: Any = None) -> Any:
         """Have the task do ``await step(iterator, value)``. Cancelled here, the step is cancelled and waited for."""
+        here = asyncio.get_running_loop()
+        if self.is_lost():
+            raise closed_before(self._iterator, "at its end")
         if self._order is not None:
             raise RuntimeError(f"{shown(self._iterator)} is already running")
         if self.over:
             raise StopAsyncIteration
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Any] = here.create_future()
         self._order = (step, value, answer)
         if self._task is None:
+            self._loop = here
             self._begin()
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -138,12 +162,21 @@ class Producer:
             raise
         return answer.result()
 
-    def close_later(self, owner: Synchronizer) -> None:
+    def is_lost(self) -> bool:
+        """Whether its loop has come to its end before it; a Synchronizer that was closed has another one next."""
+        return self._lost or (self._loop is not None and self._loop is not asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        if self.over or self.is_lost():
+            return
+        with contextlib.suppress(StopAsyncIteration):  # it has come to its end meanwhile
+            await self.step(aclose)
+
+    def close_later(self) -> None:
         """From any thread: close it after the step that it is in."""
-        loop = owner._life.loop()
-        if loop is not None and not self.over:
+        if self._loop is not None and not self.over:
             with contextlib.suppress(RuntimeError):  # it was closed meanwhile, and has closed the iterator
-                loop.call_soon_threadsafe(self._close)
+                self._loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
         self._leaving = True
@@ -164,8 +197,9 @@ class Producer:
 
     async def _serve(self) -> None:
         while not self.over:
-            if self._order is None and self._leaving:
-                self.over = True
+            # A step may have made nothing of the cancellation that came with the loop's end.
+            if self._order is None and (self._leaving or not self._life.is_here()):
+                self.over, self._lost = True, not self._leaving
                 await aclose(self._iterator, None)
             elif self._order is None:
                 self._idle = asyncio.get_running_loop().create_future()
@@ -173,7 +207,7 @@ class Producer:
                     await self._idle
                 except asyncio.CancelledError:
                     # The loop comes to its end.
-                    self.over = True
+                    self.over = self._lost = True
                     await aclose(self._iterator, None)
                     raise
             else:
@@ -190,8 +224,9 @@ class Producer:
                 while self._task.uncancel():
                     pass
         self._order = None
-        if step is aclose or (failure is not None and hasattr(self._iterator, "ag_frame")):
-            self.over = True  # a generator that has raised is at its end
+        has_raised = failure is not None and not isinstance(failure, asyncio.CancelledError)
+        if has_raised or step is aclose or getattr(self._iterator, "ag_frame", self) is None:
+            self.over = True
         if answer.done():
             return
         if failure is None:
@@ -216,6 +251,10 @@ class Producer:
 _producers: set[Producer] = set()
 
 
+def closed_before(what: object, state: str) -> BridgeClosedError:
+    return BridgeClosedError(f"the Synchronizer was closed before {shown(what)} was {state} [{BridgeClosedError.code}]")
+
+
 async def asend(iterator: Any, value: Any) -> Any:
     return await (iterator.__anext__() if value is None else iterator.asend(value))
 
@@ -232,7 +271,7 @@ async def aclose(iterator: Any, _: Any) -> None:
 
 async def _close_within(producer: Producer, seconds: float) -> None:
     """Close it; after ``seconds`` it goes on by itself."""
-    closing = asyncio.get_running_loop().create_task(producer.step(aclose))
+    closing = asyncio.get_running_loop().create_task(producer.close())
     _closing.add(closing)
     closing.add_done_callback(_closed)
     done, _ = await asyncio.wait((closing,), timeout=seconds)
@@ -256,7 +295,7 @@ def _closed(task: asyncio.Task[None]) -> None:
 
 def async_stream(owner: Synchronizer, iterator: Any, outward: Callable[[Any], Any]) -> AsyncGenerator[Any, Any]:
     """The async generator for ``async for`` on any loop."""
-    return _async_steps(owner, iterator, Producer(iterator), outward)
+    return _async_steps(owner, iterator, Producer(owner, iterator), outward)
 
 
 async def _async_steps(
@@ -281,7 +320,7 @@ async def _async_steps(
             await owner._await(_close_within(producer, owner.finalizer_timeout), name)
         raise
     except asyncio.CancelledError:
-        producer.close_later(owner)  # where the step did not end it, or goes on: nobody waits any more
+        producer.close_later()  # where the step did not end it, or goes on: nobody waits any more
         raise
     except BaseException as error:
         cut(error)
@@ -330,7 +369,7 @@ class Stays:
 
     def enter(self) -> tuple[Coroutine[Any, Any, Any], str]:
         suppressed: list[bool] = []
-        producer = Producer(_stay(self._manager, suppressed))
+        producer = Producer(self._owner, _stay(self._manager, suppressed))
         return self._enter(_who(), producer, suppressed), f"{type(self._manager).__qualname__}.__aenter__"
 
     async def _enter(self, who: object, producer: Producer, suppressed: list[bool]) -> Any:
@@ -347,10 +386,10 @@ class Stays:
             return bool(await type(self._manager).__aexit__(self._manager, *exc_info))
         own = [index for index, stay in enumerate(self._open) if stay[0] == who]
         _, producer, suppressed = self._open.pop(own[-1] if own else -1)
+        if producer.over or producer.is_lost():
+            raise closed_before(self._manager, "left")
         try:
             await producer.step(_leave, exc_info)
-        except StopAsyncIteration:
-            raise RuntimeError(f"{shown(self._manager)} was left after its loop had ended it") from None
         except BaseException as raised:
             set_cause_in_body(raised, exc_info[1])
             raise

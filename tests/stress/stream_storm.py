@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import faulthandler
 import gc
-import json
-import logging
 import queue
 import random
-import signal
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from harness import native_threads, open_descriptors, wait_for
+from stress import solo
 from stress.ledger import Ledger, compare
 
 import sidecar
@@ -242,61 +238,9 @@ class StreamStorm:
         wrong += compare(self.ledger.totals(), "begun", "ended")
         return wrong
 
-
-class Log(logging.Handler):
-    """What is logged, and not by plan, is wrong."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
-        self.ledger = ledger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, Failed):
-            self.ledger.count("failed with nobody to hear it")
-        else:
-            self.ledger.report(f"logged by {record.name}: {record.getMessage()}", error)
-
-
-def main(seed: int, seconds: float) -> int:
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR2, all_threads=True)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    # The main thread's signal descriptors are made once and kept.
-    with sidecar.Sidecar() as first:
-        first.run_sync(asyncio.sleep(0.001))
-    del first
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
-    descriptors, threads = len(open_descriptors()), native_threads()
-    storm = StreamStorm(seed, seconds)
-    log = Log(storm.ledger)
-    logging.getLogger("asyncio").addHandler(log)
-    logging.getLogger("sidecar").addHandler(log)
-    storm.run()
-    wrong = storm.account()
-    totals = storm.ledger.totals()
-    account = {
-        "plan": f"seed {seed}: {storm.consumers} consumers, switch every {storm.switch_interval * 1e6:g} us",
-        "calls": sum(n for key, n in totals.items() if key[0] == "outcome"),
-        "outcomes": {" ".join(key): n for key, n in sorted(totals.items())},
-        "runs": storm.shutdowns,
-        "wrong": wrong[:20],
-    }
-    del storm, log
-    logging.getLogger("asyncio").handlers.clear()
-    logging.getLogger("sidecar").handlers.clear()
-    gc.collect()
-    try:
-        wait_for(lambda: native_threads() <= threads, "all threads have ended")
-        wait_for(lambda: len(open_descriptors()) <= descriptors, "all descriptors are closed", 5)
-    except AssertionError as error:
-        wrong.append(f"{error}: {threading.enumerate()} {open_descriptors()}")
-        account["wrong"] = wrong[:20]
-    print(json.dumps(account))
-    return 1 if wrong else 0
+    def plan(self) -> str:
+        return f"{self.consumers} consumers, switch every {self.switch_interval * 1e6:g} us"
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(solo.main(StreamStorm, Failed, int(sys.argv[1]), float(sys.argv[2])))

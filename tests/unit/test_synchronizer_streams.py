@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from harness import wait_for
 
-from sidecar.errors import DeadlockError
+from sidecar.errors import BridgeClosedError, DeadlockError
 from sidecar.synchronizer import Synchronizer
 
 var = contextvars.ContextVar("var", default="unset")
@@ -305,7 +305,7 @@ def test_close_ends_an_open_generator(sync: Synchronizer) -> None:
         await generator.__anext__()
         await asyncio.get_running_loop().run_in_executor(None, sync.close)
         assert len(log) == 2
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(BridgeClosedError):
             await generator.__anext__()
 
     asyncio.run(main())
