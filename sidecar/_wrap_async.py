@@ -20,6 +20,7 @@ from sidecar._wrap_common import (
     bridge_of,
     cut,
     look_like,
+    on_side,
     set_cause_in_body,
     shown,
 )
@@ -35,11 +36,13 @@ def async_function(call: Callable[..., Any], like: Any, bridge: Sidecar | None) 
     """An async function that runs ``call`` on the pool."""
     if sys.version_info >= (3, 12):
         # It hands out the pool's own coroutine, so no frame of ours is in anybody's traceback.
+        @on_side("async")
         def face(*args: Any, **kwargs: Any) -> Any:
             return bridge_of(bridge)._on_pool(None, call, *args, **kwargs)
 
         return inspect.markcoroutinefunction(look_like(face, like))
 
+    @on_side("async")
     async def coroutine_face(*args: Any, **kwargs: Any) -> Any:
         try:
             return await bridge_of(bridge)._on_pool(None, call, *args, **kwargs)
@@ -143,6 +146,7 @@ def async_generator_function(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """An async generator function: the iterator that ``call`` returns is made, advanced and closed on the pool."""
 
+    @on_side("async")
     async def face(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         def make() -> Any:
             return call(*args, **kwargs)
@@ -290,6 +294,7 @@ def innermost(stays: list[Any], what: str, mine: object) -> Any:
 
 
 def async_context_function(call: Callable[..., Any], like: Any, bridge: Sidecar | None) -> Callable[..., Any]:
+    @on_side("async")
     @acts_as(ASYNC_CONTEXT)
     def face(*args: Any, **kwargs: Any) -> AsyncContext:
         try:

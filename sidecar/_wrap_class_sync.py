@@ -18,6 +18,7 @@ from sidecar._wrap_common import (
     is_coroutine_function,
     is_generator_function,
     look_like,
+    on_side,
 )
 from sidecar._wrap_sync import SyncContext, stream_function, sync_context_function
 
@@ -67,6 +68,7 @@ class _SyncBuilder(Builder):
             return sync_context_function(call, like, self.bridge)
         awaits = is_coroutine_function(function)
 
+        @on_side("sync")
         def face(*args: Any, **kwargs: Any) -> Any:
             try:
                 if awaits:

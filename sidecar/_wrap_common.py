@@ -68,6 +68,24 @@ def acts_as(kind: str) -> Callable[[_F], _F]:
     return decorator
 
 
+_sides: dict[Any, str] = {}
+
+
+def on_side(side: str) -> Callable[[_F], _F]:
+    """A face is known for one, by its code, too: what it holds may be copied to what is none."""
+
+    def decorator(face: _F) -> _F:
+        _sides[face.__code__] = side
+        return face
+
+    return decorator
+
+
+def side_of(obj: Any) -> str | None:
+    """The side that a face made by ``to_async`` or ``to_sync`` is on: "async", "sync"; None for anything else."""
+    return _sides.get(getattr(obj, "__code__", None))
+
+
 def _kind(obj: Any) -> str | None:
     return _kinds.get(getattr(target_of(obj), "__code__", None))
 

@@ -19,6 +19,7 @@ from sidecar._wrap_common import (
     has,
     is_async_context,
     look_like,
+    on_side,
     refuse_inside,
     set_cause_in_body,
     shown,
@@ -35,6 +36,7 @@ def sync_function(
 ) -> Callable[..., Any]:
     """A function that runs the coroutine of ``call`` by ``run_sync``."""
 
+    @on_side("sync")
     def face(*args: Any, **kwargs: Any) -> Any:
         try:
             return bridge_of(bridge).run_sync(call(*args, **kwargs), timeout=timeout)
@@ -50,6 +52,7 @@ def sync_callable(
 ) -> Callable[..., Any]:
     """For what does not say what it returns, as a lambda: decided by each result."""
 
+    @on_side("sync")
     def face(*args: Any, **kwargs: Any) -> Any:
         try:
             result = call(*args, **kwargs)
@@ -71,6 +74,7 @@ def sync_callable(
 def stream_function(
     call: Callable[..., Any], like: Any, bridge: Sidecar | None
 ) -> Callable[..., Iterator[Any]]:
+    @on_side("sync")
     @acts_as(GENERATOR)
     def face(*args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
@@ -191,6 +195,7 @@ def sync_object(obj: Any, bridge: Sidecar | None) -> Any:
 
 
 def sync_context_function(call: Callable[..., Any], like: Any, bridge: Sidecar | None) -> Callable[..., Any]:
+    @on_side("sync")
     @acts_as(CONTEXT)
     def face(*args: Any, **kwargs: Any) -> SyncContext:
         try:

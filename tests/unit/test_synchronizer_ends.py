@@ -141,7 +141,9 @@ def test_a_stay_that_was_closed_before_it_was_left(sync: Synchronizer) -> None:
     assert log == ["entered", "left"]
 
 
-def test_a_cancellation_that_comes_to_nothing_does_not_hold_the_end(sync: Synchronizer) -> None:
+def test_a_cancellation_that_comes_to_nothing_does_not_hold_the_end(
+    sync: Synchronizer, caplog: pytest.LogCaptureFixture
+) -> None:
     """The one that comes with the end, in a step that goes on all the same; the step's own call is cancelled, too."""
     inside = threading.Event()
 
@@ -157,10 +159,8 @@ def test_a_cancellation_that_comes_to_nothing_does_not_hold_the_end(sync: Synchr
         items = sync.wrap(deaf).aio()
         first = asyncio.ensure_future(items.__anext__())
         await asyncio.get_running_loop().run_in_executor(None, inside.wait, LONG)
-        began = time.monotonic()
         await asyncio.get_running_loop().run_in_executor(None, sync.close)
-        # Its loop gives what runs 30 s by default.
-        assert time.monotonic() - began < LONG
+        assert "did not end in time" not in caplog.text
         with pytest.raises(asyncio.CancelledError):
             await first
 
