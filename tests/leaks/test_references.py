@@ -47,7 +47,7 @@ def names(module: str) -> list[str]:
     ]
 
 
-MODULES = ("calls", "loops", "bridges", "capi", "streams", "entries", "scopes")
+MODULES = ("calls", "loops", "bridges", "capi", "streams", "entries", "scopes", "synchronizers")
 
 
 @pytest.mark.timeout(420)
