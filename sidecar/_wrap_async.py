@@ -141,10 +141,17 @@ class _Steps:
             logger.exception("%s, whose consumer was cancelled, failed to close", shown(self._iterator))
 
 
+def _as_it_is(args: Any, value: Any) -> Any:
+    return value
+
+
 def async_generator_function(
-    call: Callable[..., Any], like: Any, bridge: Sidecar | None
+    call: Callable[..., Any], like: Any, bridge: Sidecar | None, out: Callable[[Any, Any], Any] = _as_it_is
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
-    """An async generator function: the iterator that ``call`` returns is made, advanced and closed on the pool."""
+    """An async generator function: the iterator that ``call`` returns is made, advanced and closed on the pool.
+
+    out: makes of the arguments and an item what is handed out for it.
+    """
 
     @on_side("async")
     async def face(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
@@ -162,7 +169,7 @@ def async_generator_function(
                     return
                 sent = thrown = None
                 try:
-                    sent = yield item
+                    sent = yield out(args, item)
                 except GeneratorExit:
                     raise
                 except BaseException as error:
@@ -240,9 +247,12 @@ class AsyncContext(AbstractAsyncContextManager[Any]):
     them is needed to release it.
     """
 
-    def __init__(self, manager: Any, bridge: Sidecar | None) -> None:
+    def __init__(
+        self, manager: Any, bridge: Sidecar | None, out: Callable[[Any, Any], Any] = _as_it_is, args: Any = ()
+    ) -> None:
         self.__wrapped__ = manager
         self._bridge = bridge
+        self._out = functools.partial(out, args)
         self._stays: list[_Stay] = []
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
             weakref.WeakKeyDictionary()
@@ -255,7 +265,7 @@ class AsyncContext(AbstractAsyncContextManager[Any]):
         stay = _Stay(self.__wrapped__, self._bridge)
         try:
             async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                value = await stay.enter()
+                value = self._out(await stay.enter())
         except BaseException as error:
             cut(error)
             raise
@@ -293,12 +303,14 @@ def innermost(stays: list[Any], what: str, mine: object) -> Any:
     return stays.pop()
 
 
-def async_context_function(call: Callable[..., Any], like: Any, bridge: Sidecar | None) -> Callable[..., Any]:
+def async_context_function(
+    call: Callable[..., Any], like: Any, bridge: Sidecar | None, out: Callable[[Any, Any], Any] = _as_it_is
+) -> Callable[..., Any]:
     @on_side("async")
     @acts_as(ASYNC_CONTEXT)
     def face(*args: Any, **kwargs: Any) -> AsyncContext:
         try:
-            return AsyncContext(call(*args, **kwargs), bridge)
+            return AsyncContext(call(*args, **kwargs), bridge, out, args)
         except BaseException as error:
             cut(error)
             raise

@@ -5,9 +5,11 @@ The class is held, not inherited from: its own methods go on calling each other 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import types
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,28 @@ _OWN = frozenset(
         " instancecheck subclasscheck prepare annotations annotate qualname name post_init match_args"
     ).split()
 )
+
+
+# Lists, tuples and dicts, exactly these: faces in them are translated, too.
+_CONTAINERS = frozenset((list, tuple, dict))
+
+# What has made a class's faces, by side and bridge: a derived class's face derives from them.
+_builders: weakref.WeakKeyDictionary[type, dict[Any, weakref.ref[Builder]]] = weakref.WeakKeyDictionary()
+
+
+def _mapped(one: Callable[[Any], Any], obj: Any, inside: tuple[int, ...] = ()) -> Any:
+    """With ``one`` done to what is in it: a copy where something changes, else the container itself."""
+    kind = type(obj)
+    if kind not in _CONTAINERS:
+        return one(obj)
+    if id(obj) in inside:
+        return obj
+    inside = (*inside, id(obj))
+    items = list(obj.values() if kind is dict else obj)
+    new = [_mapped(one, item, inside) for item in items]
+    if all(mine is old for mine, old in zip(new, items)):
+        return obj
+    return dict(zip(obj, new)) if kind is dict else kind(new)
 
 
 class Face:
@@ -62,6 +86,65 @@ class Face:
     def __str__(self) -> str:
         return str(held(self))
 
+    # Where the class has none of its own: several faces of one object are equal.
+
+    def __eq__(self, other: object) -> bool:
+        return held(self) is held(other) if isinstance(other, Face) else NotImplemented
+
+    def __hash__(self) -> int:
+        return object.__hash__(held(self))
+
+    def __copy__(self) -> Any:
+        return _face_of(type(self), copy.copy(held(self)))
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return _face_of(type(self), copy.deepcopy(held(self), memo))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The object's, but for its class: by its name there may be only the face to be found."""
+        obj = held(self)
+        reduced = obj.__reduce_ex__(protocol)
+        if isinstance(reduced, str):
+            return _face_of, (type(self), obj)
+        function, args, *rest = reduced
+        own = type(self).__wrapped__ if type(obj) is type(self).__wrapped__ else None
+        function, *args = (_ITS_CLASS if each is own else each for each in (function, *args))
+        state, items, pairs = (*rest, None, None, None)[:3]
+        # Iterators of the object's would be pickled with it.
+        return _restored, (type(self), function, args, state, list(items or ()), list(pairs or ()))
+
+
+# In a pickle: the class that the face is of.
+_ITS_CLASS = "sidecar: the class itself"
+
+
+def _face_of(face_class: Any, obj: Any) -> Any:
+    face = object.__new__(face_class)
+    object.__setattr__(face, _OBJECT, obj)
+    return face
+
+
+def _restored(
+    face_class: Any, function: Any, args: list[Any], state: Any, items: list[Any], pairs: list[Any]
+) -> Any:
+    """What ``pickle`` does with what an object has been reduced to."""
+    function, *args = (face_class.__wrapped__ if each == _ITS_CLASS else each for each in (function, *args))
+    obj = function(*args)
+    if state is not None:
+        if hasattr(obj, "__setstate__"):
+            obj.__setstate__(state)
+        else:
+            own, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+            if own:
+                vars(obj).update(own)
+            for name, value in (slots or {}).items():
+                setattr(obj, name, value)
+    for item in items:
+        obj.append(item)
+    for key, value in pairs:
+        obj[key] = value
+    return _face_of(face_class, obj)
+
 
 def held(face: Any) -> Any:
     return object.__getattribute__(face, _OBJECT)
@@ -69,6 +152,8 @@ def held(face: Any) -> Any:
 
 def real(value: Any) -> Any:
     """An argument as the real object wants it."""
+    if type(value) in _CONTAINERS:
+        return _mapped(real, value)
     return held(value) if isinstance(value, Face) else value
 
 
@@ -101,7 +186,9 @@ class _Attribute:
         self.__doc__ = None if static is None else static.__doc__
 
     def __get__(self, face: Any, owner: Any = None) -> Any:
-        return getattr(self._cls if face is None else held(face), self._name)
+        found = getattr(self._cls if face is None else held(face), self._name)
+        # An enumeration's members.
+        return owner.__sidecar_builder__.back(face, found) if isinstance(found, self._cls) else found
 
     def __set__(self, face: Any, value: Any) -> None:
         setattr(held(face), self._name, real(value))
@@ -129,22 +216,48 @@ class Builder:
             "__doc__": cls.__doc__,
             "__wrapped__": _Wrapped(cls),
             "__sidecar_side__": self.side,
+            "__sidecar_builder__": self,
             "__init__": self.constructor(),
-            "__class_getitem__": classmethod(lambda face, _: face),
+            "__class_getitem__": classmethod(_subscripted),
         }
         # Not dir(): an enumeration's leaves out methods.
         for name in dict.fromkeys(name for base in cls.__mro__ for name in vars(base)):
             if name not in names and (member := self._member(name)) is not None:
                 names[name] = member
         names.update(self.protocols())
-        self.face = types.new_class(cls.__name__, (Face,), exec_body=lambda space: space.update(names))
+        self.face = types.new_class(cls.__name__, self._bases(), exec_body=lambda space: space.update(names))
+        if self._beside(cls) is None:
+            _builders.setdefault(cls, {})[self.side, id(self.bridge)] = weakref.ref(self)
         return self.face
 
     def of(self, obj: Any) -> Any:
-        """The face of an object that exists already."""
-        face = object.__new__(self.face)
+        """The face of an object that exists already: that of its own class, where there is one."""
+        face = object.__new__(self._nearest(type(obj)).face)
         setattr(face, _OBJECT, obj)
         return face
+
+    def _nearest(self, cls: type) -> Builder:
+        if cls is not self.cls:
+            for base in cls.__mro__[: cls.__mro__.index(self.cls)]:
+                other = self._beside(base)
+                if other is not None and issubclass(other.face, self.face):
+                    return other
+        return self
+
+    def _beside(self, cls: type) -> Builder | None:
+        """What has made the other class's face, of this side and on this bridge."""
+        found = _builders.get(cls, {}).get((self.side, id(self.bridge)))
+        builder = None if found is None else found()
+        return builder if builder is not None and builder.bridge is self.bridge else None
+
+    def _bases(self) -> tuple[type, ...]:
+        """Of a derived class's face: the faces that its base classes have."""
+        found: list[type] = []
+        for base in self.cls.__mro__[1:]:
+            builder = self._beside(base)
+            if builder is not None and not any(issubclass(each, builder.face) for each in found):
+                found.append(builder.face)
+        return tuple(found) or (Face,)
 
     def _member(self, name: str) -> Any:
         static = inspect.getattr_static(self.cls, name, None)
@@ -189,9 +302,12 @@ class Builder:
         return look_like(method, getattr(self.cls, name))
 
     def back(self, face: Any, result: Any) -> Any:
-        """A result of the class itself is handed out as a face: a method's ``self``, what a class method made."""
+        """A result of the class itself is handed out as a face: a method's ``self``, what a class method made.
+
+        So it is in lists, tuples and dicts.
+        """
         if not isinstance(result, self.cls):
-            return result
+            return _mapped(functools.partial(self.back, face), result) if type(result) in _CONTAINERS else result
         return face if face is not None and held(face) is result else self.of(result)
 
     def constructor(self) -> Callable[..., None]:
@@ -225,6 +341,11 @@ class Builder:
     def protocols(self) -> dict[str, Any]:
         """The special methods of the other side."""
         raise NotImplementedError
+
+
+def _subscripted(face: Any, arguments: Any) -> Any:
+    """A generic's face is generic, too; any other may be written so in annotations."""
+    return types.GenericAlias(face, arguments) if getattr(face.__wrapped__, "__parameters__", ()) else face
 
 
 def _is_method(static: Any) -> bool:

@@ -33,21 +33,25 @@ class _AsyncBuilder(Builder):
         face = super().build()
         if not defines(self.cls, "on_pool"):
 
-            def on_pool(*args: Any, **kwargs: Any) -> Any:
-                return self.of(call_real(self.cls, args, kwargs))
+            def on_pool(face: Any, /, *args: Any, **kwargs: Any) -> Any:
+                return face(*args, **kwargs)
 
             on_pool.__doc__ = "Construct one on the pool."
             on_pool.__qualname__ = f"{self.cls.__qualname__}.on_pool"
-            face.on_pool = staticmethod(async_function(on_pool, on_pool, self.bridge))
+            face.on_pool = classmethod(async_function(on_pool, on_pool, self.bridge))
         return face
 
     def turned(self, call: Callable[..., Any], like: Any, function: Any, method: bool) -> Any:
         if is_async(function):
             return None
+
+        def out(args: Any, value: Any) -> Any:
+            return self.back(args[0] if method else None, value)
+
         if is_generator_function(function):
-            return async_generator_function(call, like, self.bridge)
+            return async_generator_function(call, like, self.bridge, out)
         if is_context_function(function):
-            return async_context_function(call, like, self.bridge)
+            return async_context_function(call, like, self.bridge, out)
 
         def returning(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -75,7 +79,11 @@ class _AsyncBuilder(Builder):
 
             found.update(__aenter__=__aenter__, __aexit__=__aexit__)
         if defines(cls, "__iter__"):
-            found["__aiter__"] = async_generator_function(held, getattr(cls, "__iter__"), bridge)
+
+            def item(args: Any, value: Any) -> Any:
+                return self.back(args[0], value)
+
+            found["__aiter__"] = async_generator_function(held, getattr(cls, "__iter__"), bridge, item)
         if defines(cls, "__next__"):
 
             def step(face: Any) -> tuple[bool, Any]:
@@ -89,12 +97,12 @@ class _AsyncBuilder(Builder):
 
             async def __anext__(face: Any) -> Any:
                 try:
-                    more, item = await bridge_of(bridge)._on_pool(None, step, face)
+                    more, value = await bridge_of(bridge)._on_pool(None, step, face)
                 except BaseException as error:
                     cut(error)
                     raise
                 if more:
-                    return item
+                    return self.back(face, value)
                 raise StopAsyncIteration
 
             found["__anext__"] = __anext__

@@ -28,7 +28,7 @@ app.conf.update(
 
 def note(name: str, text: str = "") -> None:
     path = os.path.join(FOLDER, name)
-    with open(f"{path}.new", "w") as out:
+    with open(f"{path}.{os.getpid()}.new", "w") as out:
         out.write(text)
     os.rename(out.name, path)
 

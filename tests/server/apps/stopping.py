@@ -17,7 +17,7 @@ KEPT = set()
 
 def note(name: str, text: str = "") -> None:
     """All at once: who waits for the file reads the whole of it."""
-    path = FOLDER / f"{name}.new"
+    path = FOLDER / f"{name}.{os.getpid()}.new"
     path.write_text(text)
     path.rename(FOLDER / name)
 
