@@ -13,6 +13,9 @@ from pathlib import Path
 
 from compat.project import Project
 
+# pytest notes each test in os.environ, while this runs in threads.
+_ENVIRONMENT = dict(os.environ)
+
 
 def folder() -> Path:
     """What is fetched and installed stays there."""
@@ -26,7 +29,8 @@ def fetched(project: Project, python: str) -> Path:
     place = folder() / "sources" / wanted
     if not place.exists():
         archives = place.with_name(wanted + ".archive")
-        _pip("download", "--no-deps", "--no-binary", ":all:", "--dest", str(archives), wanted)
+        # Only this one as its source, not what builds it.
+        _pip("download", "--no-deps", "--no-binary", wanted.partition("==")[0], "--dest", str(archives), wanted)
         (archive,) = archives.glob("*.tar.gz")
         new = place.with_name(wanted + ".new")
         shutil.rmtree(new, ignore_errors=True)
@@ -66,6 +70,8 @@ def environment(project: Project, python: str) -> Path:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -50,6 +50,11 @@ SLOWEST_FIRST = (
 )
 
 
+def chosen_modes() -> tuple[str, ...]:
+    """``tests/conformance/run`` has all of them run; elsewhere the last, which takes a minute, is left to it."""
+    return MODES if os.environ.get("SIDECAR_CONFORMANCE_EVERY_MODE") else MODES[:2]
+
+
 def folder_of_tests() -> str | None:
     """What must be on the path besides the standard library: where that has no tests, or not all of them."""
     return os.environ.get("SIDECAR_TEST_CPYTHON") or None

@@ -37,7 +37,7 @@ def answer(request: pytest.FixtureRequest) -> Iterator[Answer]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("module", catalogue.modules())
-@pytest.mark.parametrize("mode", catalogue.MODES)
+@pytest.mark.parametrize("mode", catalogue.chosen_modes())
 def test_suite(mode: str, module: str, answer: Answer) -> None:
     verdict = answer(mode, module)
     table.verdicts.append(verdict)

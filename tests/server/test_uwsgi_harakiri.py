@@ -8,6 +8,8 @@ import pytest
 from harness import wait_for
 from server.conftest import APPS
 
+pytestmark = pytest.mark.usefixtures("first_uwsgi")
+
 APP = APPS / "stuck.py"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

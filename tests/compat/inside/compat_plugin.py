@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,8 @@ def _entry(node: str) -> str | None:
 
 
 def _tests_in(path: Path) -> int:
-    """As many as there are functions, where importing the file may fail."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    functions = (node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
-    return sum(function.name.startswith("test") for function in functions)
+    """As many as there are functions: importing the file may fail, and be why it is left out."""
+    return len(re.findall(r"^\s*(?:async )?def test", path.read_text(), re.MULTILINE))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
