@@ -26,6 +26,8 @@ from sidecar._wrap_common import (
 )
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from sidecar._bridge import Sidecar
 
 # -- functions --------------------------------------------------------------------
@@ -91,13 +93,16 @@ def stream_function(
 # -- context managers ---------------------------------------------------------------
 
 
-class _Stay:
-    """One stay in an async context manager: a stream whose one item is the value, so that one task does it all."""
+class Stay:
+    """One stay in an async context manager: a stream whose one item is the value, so that one task does it all.
 
-    def __init__(self, source: Any, bridge: Sidecar | None) -> None:
+    context: a ``contextvars.Context`` for it; by default a copy of the caller's.
+    """
+
+    def __init__(self, source: Any, bridge: Sidecar | None, context: Context | None = None) -> None:
         # The generator, which the loop keeps, must not keep the stream: dropped, that closes the generator.
         self._suppressed: list[bool] = []
-        self._stream: Any = bridge_of(bridge).stream(_inside(source, self._suppressed))
+        self._stream: Any = bridge_of(bridge).stream(_inside(source, self._suppressed), context=context)
         self.thread = threading.get_ident()
 
     def enter(self) -> Any:
@@ -151,7 +156,7 @@ class SyncContext(AbstractContextManager[Any]):
     def __init__(self, manager: Any, bridge: Sidecar | None) -> None:
         self.__wrapped__ = manager
         self._bridge = bridge
-        self._stays: list[_Stay] = []
+        self._stays: list[Stay] = []
 
     def __repr__(self) -> str:
         return f"<sidecar.to_sync({shown(self.__wrapped__)})>"
@@ -159,7 +164,7 @@ class SyncContext(AbstractContextManager[Any]):
     def __enter__(self) -> Any:
         try:
             refuse_inside(bridge_of(self._bridge), "to_sync", self.__wrapped__)
-            stay = _Stay(self.__wrapped__, self._bridge)
+            stay = Stay(self.__wrapped__, self._bridge)
             value = stay.enter()
         except BaseException as error:
             cut(error)

@@ -19,7 +19,7 @@ from sidecar.synchronizer.cross import cross
 from sidecar.synchronizer.functions import BoundMethod, faces, rename
 from sidecar.synchronizer.kinds import FACE
 from sidecar.synchronizer.life import Life, drop_with
-from sidecar.synchronizer.streams import Context
+from sidecar.synchronizer.stays import Context
 from sidecar.synchronizer.translate import Translator
 
 if TYPE_CHECKING:

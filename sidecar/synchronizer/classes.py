@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar._wrap_common import cut, look_like, shown
 from sidecar.synchronizer.functions import Call, Method, async_face, blocking_face, faces
-from sidecar.synchronizer.streams import Stays
+from sidecar.synchronizer.stays import Stays
 
 if TYPE_CHECKING:
     from sidecar.synchronizer import Synchronizer
@@ -235,12 +235,15 @@ class _Builder:
                 found = proxy.__dict__.setdefault(key, Stays(owner, owner._translator.original_of(proxy)))
             return found
 
+        enters = name == "__aenter__"
+
         def work(proxy: Any, exc_info: tuple[Any, ...]) -> Any:
-            return stays(proxy).enter() if name == "__aenter__" else stays(proxy).leave(exc_info)
+            return stays(proxy).enter() if enters else stays(proxy).leave(exc_info)
 
         def blocking(self: Any, /, *exc_info: Any) -> Any:
             try:
-                return owner.translate_out(owner._block(*work(self, exc_info)))
+                mine = stays(self)
+                return owner.translate_out(mine.enter_blocking() if enters else mine.leave_blocking(exc_info))
             except BaseException as error:
                 cut(error)
                 raise

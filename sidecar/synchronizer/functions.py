@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sidecar._gather import Gathered
 from sidecar._wrap_common import cut, is_async_context, look_like, shown
 from sidecar.synchronizer.kinds import FACE, Returns, has_async_face, is_coroutine_function
-from sidecar.synchronizer.streams import Context, async_stream, blocking_stream
+from sidecar.synchronizer.stays import Context
+from sidecar.synchronizer.streams import async_stream, blocking_stream
 from sidecar.synchronizer.translate import KEYS
 
 if TYPE_CHECKING:

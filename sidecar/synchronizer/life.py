@@ -49,6 +49,10 @@ class Life:
         bridge = self._bridge
         return bridge.get_loop() if bridge is not None and bridge.is_running() else None
 
+    def is_present(self, bridge: Sidecar) -> bool:
+        """Whether it is the one that runs, and was neither closed nor forked."""
+        return self._bridge is bridge and bridge.is_running()
+
     def is_here(self) -> bool:
         """Whether this is code of its loop, and it was not closed."""
         running = asyncio._get_running_loop()

@@ -1,4 +1,4 @@
-"""Async generators and context managers of a Synchronizer, for callers of both sides; each lives in one task."""
+"""Async generators of a Synchronizer, for callers of both sides; each lives in one task."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sidecar._submit import _context_of_nobody
 from sidecar._support import logger
-from sidecar._wrap_common import cut, set_cause_in_body, shown
+from sidecar._wrap_common import cut, shown
 from sidecar.errors import BridgeClosedError
 
 if TYPE_CHECKING:
@@ -325,120 +324,3 @@ async def _async_steps(
     except BaseException as error:
         cut(error)
         raise
-
-
-# -- async context managers -------------------------------------------------------
-
-
-async def _stay(manager: Any, suppressed: list[bool]) -> AsyncGenerator[Any, Any]:
-    kind = type(manager)
-    value = await kind.__aenter__(manager)
-    try:
-        exc_info = yield value
-    except BaseException as error:
-        # Nobody leaves it any more: the loop comes to its end.
-        end = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
-        if not await kind.__aexit__(manager, type(end), end, end.__traceback__):
-            raise
-        return
-    suppressed.append(bool(await kind.__aexit__(manager, *exc_info)))
-
-
-async def _leave(generator: Any, exc_info: Any) -> None:
-    try:
-        await generator.asend(exc_info)
-    except StopAsyncIteration:
-        return
-    raise RuntimeError("a stay went on after its end")
-
-
-def _who() -> object:
-    """The task, or the thread, whose stay it is: several may be inside at once."""
-    running = asyncio._get_running_loop()
-    task = None if running is None else asyncio.current_task(running)
-    return threading.get_ident() if task is None else task
-
-
-class Stays:
-    """The stays in one async context manager: entered and left in one task each, whichever side does either."""
-
-    def __init__(self, owner: Synchronizer, manager: Any) -> None:
-        self._owner = owner
-        self._manager = manager
-        self._open: list[tuple[object, Producer, list[bool]]] = []
-
-    def enter(self) -> tuple[Coroutine[Any, Any, Any], str]:
-        suppressed: list[bool] = []
-        producer = Producer(self._owner, _stay(self._manager, suppressed))
-        return self._enter(_who(), producer, suppressed), f"{type(self._manager).__qualname__}.__aenter__"
-
-    async def _enter(self, who: object, producer: Producer, suppressed: list[bool]) -> Any:
-        value = await producer.step(asend)
-        self._open.append((who, producer, suppressed))
-        return value
-
-    def leave(self, exc_info: tuple[Any, ...]) -> tuple[Coroutine[Any, Any, bool], str]:
-        return self._leave(_who(), exc_info), f"{type(self._manager).__qualname__}.__aexit__"
-
-    async def _leave(self, who: object, exc_info: tuple[Any, ...]) -> bool:
-        if not self._open:
-            # Entered by other means, before it was wrapped, say.
-            return bool(await type(self._manager).__aexit__(self._manager, *exc_info))
-        own = [index for index, stay in enumerate(self._open) if stay[0] == who]
-        _, producer, suppressed = self._open.pop(own[-1] if own else -1)
-        if producer.over or producer.is_lost():
-            raise closed_before(self._manager, "left")
-        try:
-            await producer.step(_leave, exc_info)
-        except BaseException as raised:
-            set_cause_in_body(raised, exc_info[1])
-            raise
-        return bool(suppressed and suppressed[0])
-
-
-class Context:
-    """An async context manager that a wrapped function has returned: for ``with`` and ``async with``."""
-
-    def __init__(self, owner: Synchronizer, manager: Any) -> None:
-        self.__wrapped__ = manager
-        self._owner = owner
-        self._stays = Stays(owner, manager)
-        # Passed back in, it is the manager itself.
-        self.__dict__[owner._translator.original_key] = manager
-
-    def __repr__(self) -> str:
-        return f"<context manager of {self._owner!r}: {shown(self.__wrapped__)}>"
-
-    def __enter__(self) -> Any:
-        try:
-            return self._owner.translate_out(self._owner._block(*self._stays.enter()))
-        except BaseException as error:
-            cut(error)
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        try:
-            suppressed: bool = self._owner._block(*self._stays.leave((kind, error, traceback)))
-        except BaseException as raised:
-            cut(raised)
-            raise
-        return suppressed
-
-    async def __aenter__(self) -> Any:
-        try:
-            return self._owner.translate_out(await self._owner._await(*self._stays.enter()))
-        except BaseException as error:
-            cut(error)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        try:
-            suppressed: bool = await self._owner._await(*self._stays.leave((kind, error, traceback)))
-        except BaseException as raised:
-            cut(raised)
-            raise
-        return suppressed
