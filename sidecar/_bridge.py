@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import contextvars
 import os
 import sys
+import threading
 import time
 import warnings
 import weakref
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sidecar import _core, _lifespan, _resource, _wrappers
 from sidecar._gather import gather
 from sidecar._lifespan import Hooks, Lifespan, default_bridge
-from sidecar._loop import BridgeLoop
+from sidecar._loop import BridgeLoop, note_exit
 from sidecar._pool import PatientPool, WorkerPool
 from sidecar._streams import source_of
 from sidecar._submit import Submitted, submit
@@ -445,3 +447,20 @@ def _shutdown_all() -> None:
 
 
 atexit.register(_shutdown_all)
+
+
+def _end_roots() -> None:
+    """The interpreter waits for its threads before it asks ``atexit``: not for those that an idle loop keeps."""
+    note_exit()
+    for bridge in list(_bridges):
+        if bridge.is_running():
+            try:
+                loop = bridge.get_loop()
+                loop.call_soon_threadsafe(loop._end_root)
+            except RuntimeError:  # BridgeClosedError among them: another thread ends it
+                pass
+
+
+# As concurrent.futures does for its own threads.
+with contextlib.suppress(RuntimeError):  # imported at exit
+    threading._register_atexit(_end_roots)  # type: ignore[attr-defined]

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sidecar import _core
+from sidecar._sent import drop_sent
 from sidecar.errors import LoopOwnedError
 
 if TYPE_CHECKING:
     from sidecar._lifespan import Lifespan
+    from sidecar._sent import Sent
 
 __all__ = ["Loop"]
 
@@ -88,6 +90,7 @@ class BridgeLoop(Loop):
         self._bridged = True
         self._default_executor = executor
         self._lifespan: Lifespan
+        self._sent: set[Sent] = set()
         self._root = contextvars.Context().run(self._plant_root)
 
     def _plant_root(self) -> asyncio.Task[None]:
@@ -97,9 +100,15 @@ class BridgeLoop(Loop):
         Made past ``create_task``, it does not count among the tasks that callers left behind.
         """
         task = asyncio.Task(_sleep_for_good(self.create_future()), loop=self, name="sidecar-root")
-        task.add_done_callback(_run_until_complete_cb)
+        if not _exiting:
+            task.add_done_callback(_run_until_complete_cb)
         self._share_task(task)
         return task
+
+    def _end_root(self) -> None:
+        """On the loop: what is tied to it ends; calls that come later have something of their own for that."""
+        self._root.remove_done_callback(_run_until_complete_cb)
+        self._root.cancel()
 
     def _set_coroutine_origin_tracking(self, enabled: bool) -> None:
         """``set_debug()`` by what runs here: for the rest of this turn. The marks set and restore it otherwise."""
@@ -145,8 +154,18 @@ class BridgeLoop(Loop):
     def _finish(self) -> None:
         """Close it, for good; nobody drives it any more."""
         super().close()
+        drop_sent(self)
         # It holds the loop, which would else wait for the garbage collector.
         self.__dict__.pop("_root", None)
+
+
+# The interpreter is about to wait for its threads, anyio's workers among them: no loop keeps them for good now.
+_exiting = False
+
+
+def note_exit() -> None:
+    global _exiting
+    _exiting = True
 
 
 async def _sleep_for_good(future: asyncio.Future[None]) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
+from sidecar._sent import Sent
 from sidecar._support import coroutine_of, logger, name_of
 
 if TYPE_CHECKING:
     from sidecar._bridge import Sidecar
+    from sidecar._loop import BridgeLoop
 
 __all__ = ["SubmittedFuture", "submit"]
 
@@ -127,7 +129,7 @@ def _submit_awaitable(bridge: Sidecar, awaitable: Awaitable[Any]) -> Submitted:
         loop = bridge.get_loop()
         future = _new_future(awaitable)
         future._loop = loop
-        loop.call_soon_threadsafe(_Start(future, coro), context=contextvars.Context())
+        _Start(future, coro).send(loop)
     except BaseException:
         coro.close()
         raise
@@ -138,7 +140,7 @@ def _submit_awaitable(bridge: Sidecar, awaitable: Awaitable[Any]) -> Submitted:
 _running: set[asyncio.Task[Any]] = set()
 
 
-class _Start:
+class _Start(Sent):
     """A coroutine on its way to its loop. One that does not get there is closed, and its future cancelled."""
 
     def __init__(self, future: Submitted, coro: Coroutine[Any, Any, Any]) -> None:
@@ -146,15 +148,13 @@ class _Start:
         self._future = future
         self._coro: Coroutine[Any, Any, Any] | None = coro
 
-    def __call__(self) -> None:
+    def arrive(self, loop: BridgeLoop) -> None:
         future, coro = self._future, self._coro
         assert coro is not None
         if future.cancelled():
-            # Not left to __del__: without a GIL that waits for the thread that has made this.
-            self._drop()
+            self.drop()
             return
         self._coro = None
-        loop = asyncio.get_running_loop()
         if sys.version_info >= (3, 11):
             task = loop.create_task(coro, context=self._context)
         else:
@@ -165,15 +165,12 @@ class _Start:
             task.cancel()  # meanwhile, by another thread that saw no task yet
         task.add_done_callback(lambda task: _end(future, task))
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         coro, self._coro = self._coro, None
         if coro is not None:
             coro.close()
             concurrent.futures.Future.cancel(self._future)
             self._future.set_running_or_notify_cancel()
-
-    def __del__(self) -> None:
-        self._drop()
 
 
 def _context_of_nobody() -> contextvars.Context:

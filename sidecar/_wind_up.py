@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]
 from typing import Any
 
 from sidecar._lifespan import Lifespan
@@ -88,10 +87,8 @@ class _Ending:
             await asyncio.wait(rest, timeout=self.left(0.5))
 
     async def end_root(self) -> None:
-        root = self.loop._root
-        root.remove_done_callback(_run_until_complete_cb)
-        root.cancel()
-        await asyncio.wait({root})
+        self.loop._end_root()
+        await asyncio.wait({self.loop._root})
 
 
 async def wind_up(limit: float, daemon: bool) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
+from sidecar._sent import Sent
 from sidecar._submit import _context_of_nobody
 from sidecar.errors import BridgeClosedError
 
@@ -24,7 +25,7 @@ async def cross(loop: BridgeLoop, coro: Coroutine[Any, Any, Any], name: str) -> 
     here = asyncio.get_running_loop()
     crossing = _Crossing(here, coro, name)
     try:
-        loop.call_soon_threadsafe(_Begin(crossing))
+        _Begin(crossing).send(loop)
     except BaseException:
         coro.close()
         raise
@@ -55,10 +56,9 @@ class _Crossing:
 
     # -- there --
 
-    def begin(self) -> None:
+    def begin(self, loop: BridgeLoop) -> None:
         inner: Any = self._run()
         inner.__name__ = inner.__qualname__ = self._name
-        loop = asyncio.get_running_loop()
         if sys.version_info >= (3, 11):
             self._task = loop.create_task(inner, context=self._context)
         else:
@@ -129,18 +129,18 @@ class _Crossing:
             del error
 
 
-class _Begin:
+class _Begin(Sent):
     """On its way to its loop. One that does not get there ends what waits for it."""
 
     def __init__(self, crossing: _Crossing) -> None:
         self._crossing: _Crossing | None = crossing
 
-    def __call__(self) -> None:
+    def arrive(self, loop: BridgeLoop) -> None:
         crossing, self._crossing = self._crossing, None
         assert crossing is not None
-        crossing.begin()
+        crossing.begin(loop)
 
-    def __del__(self) -> None:
+    def drop(self) -> None:
         crossing, self._crossing = self._crossing, None
         if crossing is not None:
             crossing.fail(

@@ -56,6 +56,31 @@ def test_background_tasks_are_cancelled_and_cleaned_up(script):
     assert done.stdout == "cleaned up\n" and done.stderr == ""
 
 
+@pytest.mark.parametrize("bridge", ["sidecar", "sidecar.Sidecar(name='own')"])
+def test_threads_that_a_library_keeps_for_the_loop(script, bridge):
+    """anyio's: the interpreter waits for them before it ends anything."""
+    done, _ = script(f"""
+        import anyio.to_thread
+        bridge = {bridge}
+        assert bridge.run_sync(anyio.to_thread.run_sync(int)) == 0
+    """)
+    assert done.stderr == ""
+
+
+def test_threads_that_a_library_keeps_for_a_loop_that_starts_late(script):
+    done, _ = script("""
+        import anyio.to_thread
+        def late():
+            threading.main_thread().join()
+            for bridge in (sidecar, sidecar.Sidecar(name="late")):
+                assert bridge.run_sync(anyio.to_thread.run_sync(int)) == 0
+            print("done")
+        assert sidecar.run_sync(anyio.to_thread.run_sync(int)) == 0
+        threading.Thread(target=late).start()
+    """)
+    assert done.stdout == "done\n" and done.stderr == ""
+
+
 def test_not_daemon_waits_for_background_tasks(script):
     done, _ = script("""
         async def work():

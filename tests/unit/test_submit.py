@@ -20,6 +20,7 @@ import pytest
 from harness import wait_for
 
 import sidecar
+from sidecar import _submit
 
 LONG = 30.0
 
@@ -560,3 +561,42 @@ class TestLife:
         assert bridge.submit(at_once).result(LONG) == 1
         assert bridge.submit(add, 1, 1).result(LONG) == 2
         assert isinstance(bridge.submit(fail_later).exception(LONG), ValueError)
+
+
+def test_what_the_end_overtakes_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent when the loop has turned for the last time: who waits for it hears of it, without a GIL, too."""
+    taken, go = threading.Event(), threading.Event()
+    make = _submit._new_future
+
+    def new_future(what: object) -> Any:
+        future = make(what)
+        taken.set()
+        assert go.wait(LONG)
+        return future
+
+    def user() -> None:
+        try:
+            outcomes.append(bridge.submit(asyncio.sleep(0, 7)).result())
+        except (CancelledError, RuntimeError) as error:
+            outcomes.append(error)
+
+    outcomes: list[Any] = []
+    bridge = sidecar.Sidecar(name="overtaken").start()
+    loop: Any = bridge.get_loop()
+    finish = loop._finish
+
+    def finish_later() -> None:
+        """Nobody drives it any more, and it is not closed yet."""
+        go.set()
+        wait_for(lambda: loop._sent or outcomes, "it was sent")
+        finish()
+
+    monkeypatch.setattr(_submit, "_new_future", new_future)
+    monkeypatch.setattr(loop, "_finish", finish_later)
+    thread = threading.Thread(target=user, daemon=True)
+    thread.start()
+    assert taken.wait(LONG)
+    bridge.shutdown()
+    thread.join(LONG)
+    assert not thread.is_alive() and len(outcomes) == 1
+    assert type(outcomes[0]) is CancelledError, outcomes
