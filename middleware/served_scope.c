@@ -42,8 +42,6 @@ enum {
     E_SERVER_PORT,
     E_TARGET,
     E_RAW_TARGET,
-    E_CONTENT_TYPE,
-    E_CONTENT_LENGTH,
     T_EMPTY,
     TEXTS,
 };
@@ -83,8 +81,6 @@ static const char *const texts[TEXTS] = {
     /* uWSGI's name for it, and gunicorn's. */
     [E_TARGET] = "REQUEST_URI",
     [E_RAW_TARGET] = "RAW_URI",
-    [E_CONTENT_TYPE] = "CONTENT_TYPE",
-    [E_CONTENT_LENGTH] = "CONTENT_LENGTH",
     [T_EMPTY] = "",
 };
 
@@ -145,20 +141,22 @@ raw_path(PyObject *target)
 /* -- the request's headers ------------------------------------------------ */
 
 static bool
-is_header(ScState *st, PyObject *key, PyObject *value)
+is_header(PyObject *key, PyObject *value)
 {
     if (!PyUnicode_Check(key) || !PyUnicode_Check(value) ||
         !PyUnicode_IS_ASCII(key)) {
         return false;
     }
     const char *name = (const char *)PyUnicode_1BYTE_DATA(key);
-    if (strncmp(name, "HTTP_", 5) == 0) {
-        return true;
+    bool prefixed = strncmp(name, "HTTP_", 5) == 0;
+    name += prefixed ? 5 : 0;
+    if (strcmp(name, "CONTENT_TYPE") == 0 ||
+        strcmp(name, "CONTENT_LENGTH") == 0) {
+        /* Some servers give them twice; with the prefix it may also have
+         * been a client's Content_Type. */
+        return !prefixed && PyUnicode_GET_LENGTH(value) > 0;
     }
-    return PyUnicode_GET_LENGTH(value) > 0 &&
-           strncmp(name, "CONTENT_", 8) == 0 &&
-           (PyUnicode_Compare(key, text(st, E_CONTENT_TYPE)) == 0 ||
-            PyUnicode_Compare(key, text(st, E_CONTENT_LENGTH)) == 0);
+    return prefixed;
 }
 
 /* b"x-name" of "HTTP_X_NAME". */
@@ -213,7 +211,7 @@ request_headers(ScState *st, PyObject *environ)
     PyObject *list = PyList_New(0), *key, *value;
     Py_ssize_t position = 0;
     while (list != NULL && PyDict_Next(environ, &position, &key, &value)) {
-        if (is_header(st, key, value) &&
+        if (is_header(key, value) &&
             append_pair(list, name_of(st, key), bytes_of(value)) < 0) {
             Py_CLEAR(list);
         }

@@ -251,7 +251,8 @@ class Lifespan:
             return True
         late = 0
         clean = False
-        pool = WorkerPool(len(hooks), f"{bridge.name[:8]}-stop")
+        # As many as may hang before the rest goes without.
+        pool = WorkerPool(min(len(hooks), 64), f"{bridge.name[:8]}-stop")
         try:
             for at, hook in _countdown(hooks):
                 seconds = share(deadline, at)

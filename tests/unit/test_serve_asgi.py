@@ -74,6 +74,14 @@ def test_headers_come_in_order_and_lower_case():
     assert scope["headers"][:4] == [(b"host", b"a"), (b"content-type", b"b/c"), (b"x-y", b"d\xff"), (b"accept", b"")]
 
 
+def test_a_header_that_the_server_gives_twice_comes_once():
+    """A client's Content_Length, say: the server's own word counts."""
+    scope = scope_of(CONTENT_TYPE="b/c", HTTP_CONTENT_TYPE="d/e", HTTP_CONTENT_LENGTH="7", HTTP_CONTENT_TYPES="f")
+    names = [name for name, _ in scope["headers"]]
+    assert names.count(b"content-type") == 1 and (b"content-type", b"b/c") in scope["headers"]
+    assert b"content-length" not in names and (b"content-types", b"f") in scope["headers"]
+
+
 def test_names_from_clients_are_not_kept_without_end():
     @of_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
