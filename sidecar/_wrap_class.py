@@ -5,6 +5,7 @@ The class is held, not inherited from: its own methods go on calling each other 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -60,13 +61,15 @@ class Face:
 
     __slots__ = (_OBJECT, _CONTEXT, "__weakref__")
 
+    __wrapped__: Any
+    __sidecar_builder__: Any
     __sidecar_object__: Any
     __sidecar_context__: Any
 
     def __getattr__(self, name: str) -> Any:
         if name in (_OBJECT, _CONTEXT):
             raise RuntimeError(f"{type(self).__qualname__}.__init__() was not called")
-        return getattr(held(self), name)
+        return self.__sidecar_builder__.handed_out(self, getattr(held(self), name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in (_OBJECT, _CONTEXT):
@@ -187,8 +190,7 @@ class _Attribute:
 
     def __get__(self, face: Any, owner: Any = None) -> Any:
         found = getattr(self._cls if face is None else held(face), self._name)
-        # An enumeration's members.
-        return owner.__sidecar_builder__.back(face, found) if isinstance(found, self._cls) else found
+        return owner.__sidecar_builder__.handed_out(face, found)
 
     def __set__(self, face: Any, value: Any) -> None:
         setattr(held(face), self._name, real(value))
@@ -227,7 +229,8 @@ class Builder:
         names.update(self.protocols())
         self.face = types.new_class(cls.__name__, self._bases(), exec_body=lambda space: space.update(names))
         if self._beside(cls) is None:
-            _builders.setdefault(cls, {})[self.side, id(self.bridge)] = weakref.ref(self)
+            with contextlib.suppress(TypeError):
+                _builders.setdefault(cls, {})[self.side, id(self.bridge)] = weakref.ref(self)
         return self.face
 
     def of(self, obj: Any) -> Any:
@@ -237,7 +240,7 @@ class Builder:
         return face
 
     def _nearest(self, cls: type) -> Builder:
-        if cls is not self.cls:
+        if cls is not self.cls and self.cls in cls.__mro__:  # not one by abc's register()
             for base in cls.__mro__[: cls.__mro__.index(self.cls)]:
                 other = self._beside(base)
                 if other is not None and issubclass(other.face, self.face):
@@ -246,7 +249,10 @@ class Builder:
 
     def _beside(self, cls: type) -> Builder | None:
         """What has made the other class's face, of this side and on this bridge."""
-        found = _builders.get(cls, {}).get((self.side, id(self.bridge)))
+        try:
+            found = _builders.get(cls, {}).get((self.side, id(self.bridge)))
+        except TypeError:  # a class that cannot be hashed
+            return None
         builder = None if found is None else found()
         return builder if builder is not None and builder.bridge is self.bridge else None
 
@@ -306,8 +312,14 @@ class Builder:
 
         So it is in lists, tuples and dicts.
         """
+        if type(result) in _CONTAINERS:
+            return _mapped(functools.partial(self.handed_out, face), result)
+        return self.handed_out(face, result)
+
+    def handed_out(self, face: Any, result: Any) -> Any:
+        """The same of data: a container of the object's is the one that it keeps, and never a copy."""
         if not isinstance(result, self.cls):
-            return _mapped(functools.partial(self.back, face), result) if type(result) in _CONTAINERS else result
+            return result
         return face if face is not None and held(face) is result else self.of(result)
 
     def constructor(self) -> Callable[..., None]:
