@@ -55,6 +55,15 @@ NEEDED = {
 }
 
 
+# What stubtest cannot see through: another's function under our name, a decorator's result, an alias of a type.
+OPAQUE = (
+    "sidecar.compat.asgiref.sync._P",
+    "sidecar.compat.asgiref.sync.iscoroutinefunction",
+    "sidecar.compat.asgiref.typing.ASGI2Application",
+    "sidecar.compat.asgiref.wsgi.WsgiToAsgiInstance.run_wsgi_app",
+)
+
+
 def test_stubs_match_the_binary(tmp_path: Path) -> None:
     # On 3.9 mypy takes what a Python module imports for what it offers; the one stub file is the C part's.
     if sys.version_info < (3, 10):
@@ -62,5 +71,5 @@ def test_stubs_match_the_binary(tmp_path: Path) -> None:
         return
     absent = [module for module, package in NEEDED.items() if importlib.util.find_spec(package) is None]
     allowed = tmp_path / "allowed.txt"
-    allowed.write_text("".join(f"{module.replace('.', '[.]')}  # cannot be imported here\n" for module in absent))
+    allowed.write_text("".join(name.replace(".", "[.]") + "\n" for name in (*absent, *OPAQUE)))
     check(tmp_path, "mypy.stubtest", "--concise", "--allowlist", str(allowed), "sidecar")
