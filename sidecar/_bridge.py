@@ -48,7 +48,13 @@ _Item = TypeVar("_Item")
 
 _OPEN, _CLOSING, _CLOSED = range(3)
 
-_bridges: weakref.WeakSet[Sidecar] = weakref.WeakSet()
+# Not a WeakSet: another thread may make a bridge while this is gone through.
+_bridges: dict[int, weakref.ref[Sidecar]] = {}
+
+
+def _all_bridges() -> list[Sidecar]:
+    return [bridge for bridge in (known() for known in list(_bridges.values())) if bridge is not None]
+
 
 
 class Sidecar(_core.Bridge):
@@ -114,7 +120,8 @@ class Sidecar(_core.Bridge):
         # It holds the bridge, which must not hold it as well.
         self._run_cpu: Callable[[], RunCpu | None] = lambda: None
         self._hooks = Hooks()
-        _bridges.add(self)
+        number = id(self)
+        _bridges[number] = weakref.ref(self, lambda _: _bridges.pop(number, None))
 
     @property
     def name(self) -> str:
@@ -138,6 +145,7 @@ class Sidecar(_core.Bridge):
         else:
             loop = BridgeLoop(self._pool)
         loop._lifespan = Lifespan(self)
+        loop._bridge = weakref.ref(self)
         return loop
 
     def _started(self) -> None:
@@ -439,7 +447,7 @@ def shutdown(timeout: float | None = None) -> bool:
 def _shutdown_all() -> None:
     _core._set_exiting()
     default = default_bridge()
-    for bridge in sorted(_bridges, key=lambda bridge: bridge is default):
+    for bridge in sorted(_all_bridges(), key=lambda bridge: bridge is default):
         try:
             bridge._shutdown(None, _core._take_default_bridge if bridge is default else lambda: None)
         except Exception:
@@ -452,7 +460,7 @@ atexit.register(_shutdown_all)
 def _end_roots() -> None:
     """The interpreter waits for its threads before it asks ``atexit``: not for those that an idle loop keeps."""
     note_exit()
-    for bridge in list(_bridges):
+    for bridge in _all_bridges():
         if bridge.is_running():
             try:
                 loop = bridge.get_loop()

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import selectors
 import sys
+import weakref
 from asyncio import constants
 from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from sidecar._sent import drop_sent
 from sidecar.errors import LoopOwnedError
 
 if TYPE_CHECKING:
+    from sidecar._bridge import Sidecar
     from sidecar._lifespan import Lifespan
     from sidecar._sent import Sent
 
@@ -90,6 +92,7 @@ class BridgeLoop(Loop):
         self._bridged = True
         self._default_executor = executor
         self._lifespan: Lifespan
+        self._bridge: weakref.ref[Sidecar]
         self._sent: set[Sent] = set()
         self._root = contextvars.Context().run(self._plant_root)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bounded import run_bounded
 from compat import sources
 from compat.project import Project
 
@@ -59,7 +58,7 @@ def run(project: Project, python: str) -> Verdict:
         command = [str(interpreter), "-m", "pytest", "-p", "compat_plugin", "--timeout=60"]
         command += ["--rootdir", str(folder), "-p", "no:cacheprovider", "-q", *project.arguments, *project.tests]
         with _alone:
-            status, output = _bounded(command, folder, environment, Path(where, "output"))
+            status, output = run_bounded(command, folder, environment, Path(where, "output"), SECONDS)
         found = json.loads(report.read_text()) if report.exists() else None
     if found is None:
         verdict.failures.append(f"{project.name}'s tests did not get to their end (status {status}):\n{output[-8000:]}")
@@ -97,29 +96,3 @@ def _environment(project: Project, home: Path) -> dict[str, str]:
         "SIDECAR_COMPAT_REDIRECT": json.dumps(dict(project.redirect)),
         **project.environment,
     }
-
-
-def _bounded(command: list[str], cwd: Path, environment: dict[str, str], output: Path) -> tuple[int | str, str]:
-    """Run it with a limit of time; its children end with it."""
-    with open(output, "w") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        status: int | str
-        try:
-            status = process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            status = f"none after {SECONDS:g} s"
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
-    return status, output.read_text(errors="replace")

@@ -6,8 +6,6 @@ import collections
 import fnmatch
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bounded import run_bounded
 from conformance import catalogue
 from conformance.not_applicable import ENTRIES, Entry
 
@@ -124,25 +123,4 @@ def _bounded(command: Sequence[str], cwd: Path, output: Path) -> tuple[int | str
         TMPDIR=str(cwd),
         HOME=str(cwd),
     )
-    with open(output, "w") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        status: int | str
-        try:
-            status = process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            status = f"none after {SECONDS:g} s"
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
-    return status, output.read_text(errors="replace")
+    return run_bounded(command, cwd, environment, output, SECONDS)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
-from sidecar import _bridge, _core
+from sidecar import _core
 from sidecar._bridge import Sidecar
 from sidecar._loop import Loop
 from sidecar.compat.asgiref._places import (
@@ -73,19 +72,10 @@ def on_bridge(bridge: Sidecar, awaitable: Awaitable[Any]) -> Any:
         waiter.reset(token)
 
 
-_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Sidecar]] = weakref.WeakKeyDictionary()
-
-
-def bridge_of(loop: asyncio.AbstractEventLoop) -> Sidecar | None:
+def bridge_of(loop: Any) -> Sidecar | None:
     """The bridge whose loop it is, while that runs."""
-    known = _bridges.get(loop)
-    if known is None:
-        for bridge in list(_bridge._bridges):
-            if bridge.is_running() and bridge.get_loop() is loop:
-                known = _bridges[loop] = weakref.ref(bridge)
-                break
-    found = known() if known is not None else None
-    return found if found is not None and not loop.is_closed() else None
+    bridge: Sidecar | None = loop._bridge()
+    return bridge if bridge is not None and not loop.is_closed() else None
 
 
 # -- on a loop that another thread runs --------------------------------------------------
