@@ -90,6 +90,18 @@ class _Ending:
         self.loop._end_root()
         await asyncio.wait({self.loop._root})
 
+    async def end_generators(self) -> None:
+        closing = self.loop.shutdown_asyncgens()
+        # Without any, which is as good as always, it waits for nothing, and a limit would be a task and a timer.
+        await (asyncio.wait_for(closing, self.left()) if self.loop._asyncgens else closing)
+
+    async def end_executor(self) -> None:
+        executor = self.loop._default_executor
+        if isinstance(executor, WorkerPool):
+            executor.shutdown(wait=False, cancel_futures=True)
+        else:
+            await asyncio.wait_for(self.loop.shutdown_default_executor(), self.left())
+
 
 async def wind_up(limit: float, daemon: bool) -> list[str]:
     """On the loop: end everything on it. What would not end, in words."""
@@ -106,16 +118,8 @@ async def wind_up(limit: float, daemon: bool) -> list[str]:
     await ending.cancel_rest(stuck)
     await ending.end_root()
     try:
-        await asyncio.wait_for(loop.shutdown_asyncgens(), ending.left())
-        await asyncio.wait_for(_end_executor(loop), ending.left())
+        await ending.end_generators()
+        await ending.end_executor()
     except asyncio.TimeoutError:
         texts.append("an async generator or a job in the worker pool")
     return texts
-
-
-async def _end_executor(loop: asyncio.AbstractEventLoop) -> None:
-    executor = loop._default_executor  # type: ignore[attr-defined]
-    if isinstance(executor, WorkerPool):
-        executor.shutdown(wait=False, cancel_futures=True)
-    else:
-        await loop.shutdown_default_executor()
