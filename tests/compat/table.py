@@ -23,7 +23,9 @@ def rows(name: str, report: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         excluded = sum(verdict["excluded"].values())
         passed = verdict["passed"]
         counts = (passed + failed, passed, failed, excluded, verdict["skipped"], verdict["expected"])
-        made.append((verdict["release"], name, *map(str, counts)))
+        project, release = verdict["project"], verdict["release"]
+        shown = release if release.startswith(f"{project}==") else f"{project} ({release})"
+        made.append((shown, name, *map(str, counts)))
     return made
 
 

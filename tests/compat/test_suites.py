@@ -14,6 +14,15 @@ from compat.project import Project, projects
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 
 
+EVERY = bool(os.environ.get("SIDECAR_COMPAT_EVERY_PROJECT"))
+
+
+def why_not(project: Project) -> str | None:
+    if PYTHON not in project.pythons:
+        return f"{project.name} is not for this Python, or not checked on it"
+    return f"{project.name} takes minutes: tests/compat/run" if project.takes_minutes and not EVERY else None
+
+
 Answer = Callable[[Project], suite.Verdict]
 
 
@@ -28,7 +37,7 @@ def answer(request: pytest.FixtureRequest) -> Iterator[Answer]:
     items = [item for item in request.session.items if item.module is request.module]
     chosen = [item.callspec.params["project"] for item in items if hasattr(item, "callspec")]
     with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as executor:
-        running = {each.name: executor.submit(suite.run, each, PYTHON) for each in chosen if PYTHON in each.pythons}
+        running = {each.name: executor.submit(suite.run, each, PYTHON) for each in chosen if not why_not(each)}
         yield lambda project: running[project.name].result()
         executor.shutdown(cancel_futures=True)
 
@@ -36,8 +45,9 @@ def answer(request: pytest.FixtureRequest) -> Iterator[Answer]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("project", [pytest.param(each, id=name) for name, each in projects().items()])
 def test_project(project: Project, answer: Answer) -> None:
-    if PYTHON not in project.pythons:
-        pytest.skip(f"{project.name} is not for this Python, or not checked on it")
+    reason = why_not(project)
+    if reason:
+        pytest.skip(reason)
     verdict = answer(project)
     table.verdicts.append(verdict)
     if verdict.failures:
