@@ -37,7 +37,7 @@ _OWN = frozenset(
 # Lists, tuples and dicts, exactly these: faces in them are translated, too.
 _CONTAINERS = frozenset((list, tuple, dict))
 
-# What has made a class's faces, by side and bridge: a derived class's face derives from them.
+# What has made a class's face, by its kind: it is made once, and a derived class's face derives from it.
 _builders: weakref.WeakKeyDictionary[type, dict[Any, weakref.ref[Builder]]] = weakref.WeakKeyDictionary()
 
 
@@ -209,6 +209,16 @@ class Builder:
         self.bridge = bridge
         self.face: Any = None
 
+    def made(self) -> Any:
+        """The face that the class has already, unless its base classes have got theirs since; else a new one."""
+        present = self._beside(self.cls)
+        if present is not None and present.face.__bases__ == self._bases():
+            return present.face
+        face = self.build()
+        with contextlib.suppress(TypeError):
+            _builders.setdefault(self.cls, {})[self._kind()] = weakref.ref(self)
+        return face
+
     def build(self) -> Any:
         cls = self.cls
         names: dict[str, Any] = {
@@ -228,9 +238,6 @@ class Builder:
                 names[name] = member
         names.update(self.protocols())
         self.face = types.new_class(cls.__name__, self._bases(), exec_body=lambda space: space.update(names))
-        if self._beside(cls) is None:
-            with contextlib.suppress(TypeError):
-                _builders.setdefault(cls, {})[self.side, id(self.bridge)] = weakref.ref(self)
         return self.face
 
     def of(self, obj: Any) -> Any:
@@ -238,6 +245,10 @@ class Builder:
         face = object.__new__(self._nearest(type(obj)).face)
         setattr(face, _OBJECT, obj)
         return face
+
+    def _kind(self) -> tuple[object, ...]:
+        """Which of a class's faces it is."""
+        return self.side, id(self.bridge)
 
     def _nearest(self, cls: type) -> Builder:
         if cls is not self.cls and self.cls in cls.__mro__:  # not one by abc's register()
@@ -248,9 +259,9 @@ class Builder:
         return self
 
     def _beside(self, cls: type) -> Builder | None:
-        """What has made the other class's face, of this side and on this bridge."""
+        """What has made the other class's face of this kind."""
         try:
-            found = _builders.get(cls, {}).get((self.side, id(self.bridge)))
+            found = _builders.get(cls, {}).get(self._kind())
         except TypeError:  # a class that cannot be hashed
             return None
         builder = None if found is None else found()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def async_class(cls: type, bridge: Sidecar | None) -> Any:
-    return _AsyncBuilder(cls, bridge).build()
+    return _AsyncBuilder(cls, bridge).made()
 
 
 class _AsyncBuilder(Builder):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def sync_class(cls: type, bridge: Sidecar | None, timeout: float | None) -> Any:
-    return _SyncBuilder(cls, bridge, timeout).build()
+    return _SyncBuilder(cls, bridge, timeout).made()
 
 
 async def _on_loop(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -45,6 +45,9 @@ class _SyncBuilder(Builder):
     def __init__(self, cls: type, bridge: Sidecar | None, timeout: float | None) -> None:
         super().__init__(cls, bridge)
         self.timeout = timeout
+
+    def _kind(self) -> tuple[object, ...]:
+        return *super()._kind(), self.timeout
 
     def construct(self, args: Any, kwargs: Any) -> Any:
         return self._run_plain(functools.partial(call_real, self.cls), self.cls, (args, kwargs), {})

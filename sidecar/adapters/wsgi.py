@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import _core
 from sidecar._bridge import Sidecar, is_running, shutdown
-from sidecar._support import logger, start_thread
+from sidecar._support import logger, native_lock, start_thread
 from sidecar.adapters.environ import build_environ
 from sidecar.adapters.exchange import Exchange
 
@@ -119,21 +120,29 @@ class _OwnBridge:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._bridge: Sidecar | None = None
+        self._lock = native_lock()
+        self._present: tuple[Sidecar, weakref.finalize[Any, Any]] | None = None
 
     def bridge(self) -> Sidecar:
-        found = self._bridge
-        if found is None:
-            found = self._bridge = Sidecar(workers=self._threads, name="WSGI")
-        return found
+        present = self._present
+        return self._make() if present is None else present[0]
+
+    def _make(self) -> Sidecar:
+        with self._lock:
+            if self._present is None:
+                bridge = Sidecar(workers=self._threads, name="WSGI")
+                self._present = bridge, weakref.finalize(self, _drop, bridge)
+                self._present[1].atexit = False  # which ends all bridges in order
+            return self._present[0]
 
     def shutdown(self) -> None:
-        found, self._bridge = self._bridge, None
-        if found is not None:
-            found.shutdown()
+        present, self._present = self._present, None
+        if present is not None:
+            present[1].detach()
+            present[0].shutdown()
 
-    def __del__(self) -> None:
-        found, self._bridge = self._bridge, None
-        if found is not None and found.is_running():
-            # Not here: this may be the garbage collector, on any thread, inside anything.
-            start_thread(found.shutdown, "WSGI-close")
+
+def _drop(bridge: Sidecar) -> None:
+    """Its adapter is gone, on whatever thread, inside anything: end it somewhere else."""
+    if bridge.is_running():
+        start_thread(bridge.shutdown, "WSGI-close")

@@ -30,4 +30,6 @@ PROJECT = Project(
         "tests/test_all_attributes.py",
     ),
     also=("pyproject.toml", "tests/__init__.py", "tests/conftest.py"),
+    # Its options name it as a plugin, which pytest may load, by a finder of its own, before it loads ours.
+    arguments=("--assert=plain",),
 )
