@@ -14,7 +14,8 @@ FOLDER = Path(__file__).with_name("projects")
 class Excluded:
     """Tests that do not run, and why.
 
-    tests: a file or the id of a test inside the source distribution; what begins with it is left out.
+    tests: a file or the id of a test inside the source distribution, which is left out with all that is in it; or,
+        after a "*", a part of ids.
     reason: why it says nothing of public behaviour that is ours to have.
     pythons: where; by default everywhere.
     may_lack: it does not exist in each of the project's releases that are run.

@@ -22,9 +22,11 @@ _said: dict[str, str] = {}
 
 
 def _entry(node: str) -> str | None:
-    """What leaves this file or test out: its own id, one without its parameters, or that of what it is in."""
+    """What leaves it out: its id, with or without parameters, that of what it is in, or, after "*", a part of it."""
     for each in _excluded:
         if node == each or node.startswith((each + "::", each + "[", each + "/")):
+            return each
+        if each[0] == "*" and each[1:] in node:
             return each
     return None
 

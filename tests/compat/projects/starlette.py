@@ -1,6 +1,6 @@
 """Starlette's own tests of its WSGI middleware against sidecar.compat.starlette_wsgi."""
 
-from compat.project import Project
+from compat.project import Excluded, Project
 from compat.projects.starlette_portal import PROJECT as PORTAL
 
 PROJECT = Project(
@@ -10,8 +10,8 @@ PROJECT = Project(
     redirect={"starlette.middleware.wsgi": "sidecar.compat.starlette_wsgi"},
     pythons=("3.9", "3.11", "3.13", "3.14"),
     needs=PORTAL.needs,
-    tests=("tests",),
-    also=("pyproject.toml",),
-    # Trio's loop is another than asyncio's, for which WSGIApp is.
-    arguments=("-k", "test_wsgi.py and not trio", "--assert=plain"),
+    tests=("tests/middleware/test_wsgi.py",),
+    also=("pyproject.toml", "tests/conftest.py", "tests/types.py", "tests/__init__.py", "tests/middleware/__init__.py"),
+    arguments=("--assert=plain",),
+    excluded=(Excluded("*trio", "it runs on Trio's loop, which is another than asyncio's, for which WSGIApp is"),),
 )

@@ -29,9 +29,8 @@ PROJECT = Project(
     ),
     tests=("tests",),
     also=("pyproject.toml",),
-    # Each test runs on asyncio and on Trio, whose loop is another than asyncio's: the ids say which.
-    arguments=("-k", "not trio"),
     excluded=(
+        Excluded("*trio", "each test runs on asyncio and on Trio, whose loop is another than asyncio's"),
         Excluded(
             "tests/test_staticfiles.py::test_staticfiles_with_invalid_dir_permissions_returns_401",
             "it takes away the permission to read a file, which root has all the same; fails so with anyio, too",
