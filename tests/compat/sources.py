@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import venv
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from compat.project import Project
 
 # pytest notes each test in os.environ, while this runs in threads.
 _ENVIRONMENT = dict(os.environ)
+_fetching = threading.Lock()
 
 
 def folder() -> Path:
@@ -24,9 +26,14 @@ def folder() -> Path:
 
 
 def fetched(project: Project, python: str) -> Path:
-    """The folder of its source distribution, unpacked."""
+    """The folder of its source distribution, unpacked. Several projects may have the same."""
     wanted = project.sdist_for(python)
     place = folder() / "sources" / wanted
+    with _fetching:
+        return _unpacked(wanted, place)
+
+
+def _unpacked(wanted: str, place: Path) -> Path:
     if not place.exists():
         archives = place.with_name(wanted + ".archive")
         # Only this one as its source, not what builds it.
