@@ -45,7 +45,7 @@ class Project:
     older: the source distribution for Pythons that its newest release refuses.
     also: files of the source distribution that its tests read, beside ``tests``.
     environment: variables that its tests need.
-    takes_minutes: left to ``tests/compat/run``.
+    takes_long: its tests, or what they need to be installed; left to ``tests/compat/run``.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Project:
     older: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    takes_minutes: bool = False
+    takes_long: bool = False
 
     def sdist_for(self, python: str) -> str:
         return self.older.get(python, self.sdist)

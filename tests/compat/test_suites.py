@@ -20,7 +20,7 @@ EVERY = bool(os.environ.get("SIDECAR_COMPAT_EVERY_PROJECT"))
 def why_not(project: Project) -> str | None:
     if PYTHON not in project.pythons:
         return f"{project.name} is not for this Python, or not checked on it"
-    return f"{project.name} takes minutes: tests/compat/run" if project.takes_minutes and not EVERY else None
+    return f"{project.name} takes long: tests/compat/run" if project.takes_long and not EVERY else None
 
 
 Answer = Callable[[Project], suite.Verdict]

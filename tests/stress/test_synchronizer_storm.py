@@ -7,7 +7,7 @@ import os
 import pytest
 from stress.runner import run_storm
 
-SECONDS = float(os.environ.get("SIDECAR_STRESS_SECONDS", "3"))
+SECONDS = float(os.environ.get("SIDECAR_STRESS_SECONDS", "2"))
 
 
 @pytest.mark.timeout(int(SECONDS) + 240)

@@ -32,7 +32,7 @@ PROJECT = Project(
     sdist="django==6.0.10",
     # The newest for Python 3.9, and for 3.11.
     older={"3.9": "django==4.2.30", "3.11": "django==5.2.19"},
-    takes_minutes=True,
+    takes_long=True,
     redirect={"asgiref": "sidecar.compat.asgiref"},
     pythons=("3.9", "3.11", "3.13", "3.14"),
     needs=(

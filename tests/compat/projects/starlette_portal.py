@@ -8,6 +8,7 @@ PROJECT = Project(
     name="starlette_portal",
     sdist="starlette==1.10.0",
     older={"3.9": "starlette==0.49.3"},
+    takes_long=True,
     redirect={"anyio.from_thread": "sidecar.compat.anyio.from_thread"},
     pythons=("3.9", "3.11", "3.13", "3.14"),
     needs=(

@@ -38,6 +38,7 @@ EXTENSIONS = (
 PROJECT = Project(
     name="starlette_served",
     sdist="starlette==1.10.0",
+    takes_long=True,
     redirect={},
     pythons=("3.11", "3.13", "3.14"),
     needs=PORTAL.needs,

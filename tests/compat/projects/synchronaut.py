@@ -7,6 +7,7 @@ from compat.project import Excluded, Project
 PROJECT = Project(
     name="synchronaut",
     sdist="synchronaut==0.3.5",
+    takes_long=True,
     redirect={"synchronaut": "sidecar.compat.synchronaut"},
     pythons=("3.11", "3.13", "3.14"),
     needs=("fastapi", "httpx", "pydantic", "pytest-asyncio", "pytest-trio", "trio", "uvloop"),

@@ -9,7 +9,7 @@ _SPIES = "replaces the private Synchronizer._translate_scalar_in/_out; that the 
 PROJECT = Project(
     name="synchronicity",
     sdist="synchronicity==0.12.7",
-    takes_minutes=True,
+    takes_long=True,
     redirect={"synchronicity": "sidecar.compat.synchronicity"},
     pythons=("3.11", "3.13", "3.14"),
     needs=(
