@@ -460,6 +460,8 @@ atexit.register(_shutdown_all)
 def _end_roots() -> None:
     """The interpreter waits for its threads before it asks ``atexit``: not for those that an idle loop keeps."""
     note_exit()
+    if sys.is_finalizing():
+        return  # a sub-interpreter that nobody ended: its threads can attach no more
     for bridge in _all_bridges():
         if bridge.is_running():
             try:
