@@ -71,6 +71,7 @@ def post_fork(server: Any, worker: Any) -> None:
     _ensure_drain(server)
     if kinds & _THREADED and not kinds & _PATCHING:
         _tell_stopping(worker)
+        _quit_without_waiting(worker)
     if kinds & (_THREADED | _ASGI):
         sidecar.get_bridge().start()
     elif not kinds & _PATCHING:
@@ -134,6 +135,27 @@ def _tell_stopping(worker: Any) -> None:
 
     # Before the worker installs it as its handler.
     worker.handle_exit = handle_exit_and_tell
+
+
+def _quit_without_waiting(worker: Any) -> None:
+    """Keep a threaded worker's SIGQUIT from hanging in the worker's own handler.
+
+    That shuts the pool down, for which it takes a lock that is not reentrant; where the signal comes while the main
+    thread hands out a request, it holds that lock itself, until the master kills the worker.
+    """
+
+    bases = {base.__module__: base for base in type(worker).__mro__}
+    if "gunicorn.workers.gthread" not in bases:
+        return
+    of_all_workers: Any = bases["gunicorn.workers.base"]
+
+    @functools.wraps(worker.handle_quit)
+    def handle_quit(*signal: Any) -> None:
+        _support.start_thread(functools.partial(worker.tpool.shutdown, False), "sidecar-quit")
+        of_all_workers.handle_quit(worker, *signal)
+
+    # Before the worker installs it as its handler.
+    worker.handle_quit = handle_quit
 
 
 def _ensure_drain(server: Any) -> None:

@@ -1,7 +1,6 @@
 """From synchronicity: one import changes, the code stays; then sidecar's own names."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 
 from sidecar.compat.synchronicity import Synchronizer
@@ -39,14 +38,6 @@ asyncio.run(user())
 # -> 25
 # -> ['row 0', 'row 1']
 
-
-# What it does in the main thread: the thread that calls runs the coroutine.
-@synchronizer.wrap
-async def where() -> str:
-    return threading.current_thread().name
-
-
-print(where())  # -> MainThread
 
 # Later, by sidecar's own names: the same objects, and public ones for what had an underscore.
 from sidecar.synchronizer import Synchronizer as Native  # noqa: E402

@@ -7,6 +7,7 @@ it is made on: its one polling thread writes to a socket that this loop watches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -126,8 +127,11 @@ CASES = {case.__name__: case for case in (unary, streams, time_outs, between_cal
 
 
 def threads_of(bridge: sidecar.Sidecar) -> list[str]:
-    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    return [name for name in names if name.startswith(f"{bridge.name}-")]
+    found = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # one that has just ended
+            found.append(path.read_text())
+    return [name for name in found if name.startswith(f"{bridge.name}-")]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import signal
 
@@ -167,3 +168,31 @@ worker_class = Own
     wait_for(lambda: server.log.count("ran with WSGIMiddleware") == 2, "both workers run")
     assert server.stop() == 0
     assert server.log.count("worker class Own is not covered yet") == 2
+
+
+HANDS_OUT_A_REQUEST = """
+import os, signal
+
+def post_worker_init(worker):
+    submit = worker.tpool.submit
+
+    def submit_and_quit(*args):
+        if os.path.exists("quit"):
+            with worker.tpool._shutdown_lock:  # as submit() itself does
+                os.kill(os.getpid(), signal.SIGQUIT)
+                os.getpid()
+        return submit(*args)
+
+    worker.tpool.submit = submit_and_quit
+"""
+
+
+def test_a_quit_while_a_request_is_handed_out(start):
+    """gunicorn's own handler waits there for a lock that the main thread holds."""
+    server = start(*WORKERS["gthread"], config=IMPORTED + HANDS_OUT_A_REQUEST)
+    (server.folder / "quit").touch()
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        server.get("/plain")
+    (server.folder / "quit").unlink()
+    wait_for(lambda: "Worker exiting" in server.log, "the worker has gone")
+    server.wait_ready()
