@@ -21,6 +21,7 @@ threaded, gevent and ASGI workers, with and without ``--preload``.
 
 from __future__ import annotations
 
+import _thread
 import functools
 import os
 from collections.abc import Callable
@@ -130,8 +131,8 @@ def _tell_stopping(worker: Any) -> None:
     @functools.wraps(handle_exit)
     def handle_exit_and_tell(*signal: Any) -> None:
         handle_exit(*signal)
-        # What the signal has interrupted may hold the lock that this takes.
-        _support.start_thread(functools.partial(_stopping.begin, seconds), "sidecar-stopping")
+        # What the signal has interrupted may hold the lock that this takes, or the one that threading takes.
+        _thread.start_new_thread(_stopping.begin, (seconds,))
 
     # Before the worker installs it as its handler.
     worker.handle_exit = handle_exit_and_tell
@@ -141,21 +142,16 @@ def _quit_without_waiting(worker: Any) -> None:
     """Keep a threaded worker's SIGQUIT from hanging in the worker's own handler.
 
     That shuts the pool down, for which it takes a lock that is not reentrant; where the signal comes while the main
-    thread hands out a request, it holds that lock itself, until the master kills the worker.
+    thread hands out a request, it holds that lock itself, until the master kills the worker. The interpreter's exit,
+    which follows, shuts the pool down as well.
     """
-
-    bases = {base.__module__: base for base in type(worker).__mro__}
-    if "gunicorn.workers.gthread" not in bases:
-        return
-    of_all_workers: Any = bases["gunicorn.workers.base"]
-
-    @functools.wraps(worker.handle_quit)
-    def handle_quit(*signal: Any) -> None:
-        _support.start_thread(functools.partial(worker.tpool.shutdown, False), "sidecar-quit")
-        of_all_workers.handle_quit(worker, *signal)
-
-    # Before the worker installs it as its handler.
-    worker.handle_quit = handle_quit
+    bases = {base.__module__: base for base in reversed(type(worker).__mro__)}
+    gthread: Any = bases.get("gunicorn.workers.gthread")
+    # A handler of somebody else's is left alone.
+    if gthread is not None and type(worker).handle_quit is gthread.handle_quit:
+        of_all_workers: Any = bases["gunicorn.workers.base"]
+        # Before the worker installs it as its handler.
+        worker.handle_quit = functools.partial(of_all_workers.handle_quit, worker)
 
 
 def _ensure_drain(server: Any) -> None:
